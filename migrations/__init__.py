@@ -1,0 +1,1 @@
+"""The Alembic migrations that own the database schema."""

@@ -1,0 +1,1 @@
+"""Two-stage semantic search for lost-property offices: retrieve, rerank, threshold."""

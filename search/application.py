@@ -1,0 +1,51 @@
+"""The parts of lostfound put together from the settings, each made when it is first asked for."""
+
+from functools import cached_property
+
+from search.encoder import BiEncoder
+from search.ingest import Ingest
+from search.pipeline import SearchPipeline
+from search.reranker import Reranker
+from search.settings import Settings, load_settings
+from storage.database import Database
+
+
+class Application:
+    """One office: its database, its models, and what works on them.
+
+    Example:
+        >>> Application().pipeline.search("my black rucksack").matches  # doctest: +SKIP
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Use these settings, or those of the environment.
+
+        Raises:
+            SettingsError: A setting cannot be used.
+        """
+        self.settings = settings or load_settings()
+
+    @cached_property
+    def database(self) -> Database:
+        """The database of the settings; it need not exist yet."""
+        return Database(self.settings.url)
+
+    @cached_property
+    def encoder(self) -> BiEncoder:
+        """The bi-encoder of the settings; its weights are not loaded yet."""
+        return BiEncoder(self.settings.encoder, self.settings.device, self.settings.batch_size)
+
+    @cached_property
+    def reranker(self) -> Reranker:
+        """The cross-encoder of the settings; its weights are not loaded yet."""
+        return Reranker(self.settings.reranker, self.settings.device, self.settings.batch_size)
+
+    @cached_property
+    def ingest(self) -> Ingest:
+        """The writer of items."""
+        return Ingest(self.database, self.encoder)
+
+    @cached_property
+    def pipeline(self) -> SearchPipeline:
+        """The search."""
+        return SearchPipeline(self.database, self.encoder, self.reranker)

@@ -1,0 +1,92 @@
+"""What a person sees: tables, warnings, progress. Answers go to stdout, all else to stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from search.pipeline import Answer, Match
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout; dates in ISO form."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    err.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """One line on stderr."""
+    err.print(Text(f"error: {' '.join(message.split())}", style="red"), soft_wrap=True)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, or nothing where that is no terminal; yields what advances it."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def print_fields(title: str, fields: dict[str, Any]) -> None:
+    """A table of names and values."""
+    table = Table("", "", title=Text(title), title_justify="left", show_header=False)
+    for name, value in fields.items():
+        table.add_row(Text(name.replace("_", " ")), Text("–" if value is None else str(value)))
+    out.print(table)
+
+
+def print_answer(answer: Answer) -> None:
+    """The matches of a query as a table, or that there is none."""
+    for warning in answer.warnings:
+        warn(warning)
+    if answer.matches:
+        table = Table("#", "score", "reference", "description", "found", title=Text(answer.query), title_justify="left")
+        for match in answer.matches:
+            table.add_row(
+                str(match.rank),
+                f"{match.score:.2f}",
+                Text(match.reference),
+                Text(match.description),
+                Text(_found(match)),
+            )
+        out.print(table)
+    else:
+        out.print(Text(f"No match for: {answer.query}"), soft_wrap=True)
+    out.print(Text(_explanation(answer), style="dim"), soft_wrap=True)
+
+
+def answer_as_json(answer: Answer) -> dict[str, Any]:
+    """An answer for `print_json`."""
+    return asdict(answer)
+
+
+def _found(match: Match) -> str:
+    where = ", ".join(part for part in (match.place, match.office) if part)
+    status = "" if match.status == "held" else f" [{match.status}]"
+    return " ".join(part for part in (str(match.found_on or ""), where) if part) + status
+
+
+def _explanation(answer: Answer) -> str:
+    if not answer.candidates:
+        return "No item fits the filters."
+    if answer.threshold is None:
+        return f"{answer.candidates} candidates compared, none hidden."
+    hidden = (
+        f"{answer.below_threshold} of {answer.candidates} candidates are below the threshold {answer.threshold:.2f}"
+    )
+    return f"{hidden}; --all shows them." if answer.below_threshold else f"{hidden}."

@@ -1,0 +1,1 @@
+"""Nearest neighbours with FAISS. Knows nothing of SQL."""

@@ -1,0 +1,209 @@
+"""A search from the query to the matches: retrieve, rerank, threshold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from search.encoder import Advance, BiEncoder
+from search.errors import QueryError
+from search.reranker import Reranker
+from search.retriever import Candidate, Retriever
+from search.text import text_of
+from search.threshold import load_threshold
+from storage import items
+from storage.database import Database
+from storage.items import Filters
+from storage.models import Item, Status
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to search, for one query or many."""
+
+    top: int = 10
+    """Matches in an answer at most."""
+    depth: int = 100
+    """Candidates retrieved and reranked; `top` where that is more."""
+    min_score: float | None = None
+    """Threshold in place of the fitted one, in [0, 1]."""
+    show_all: bool = False
+    """Keep what is below the threshold."""
+    filters: Filters = field(default_factory=Filters)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A found item, with why it is where it is."""
+
+    rank: int
+    """1 is the best."""
+    reference: str
+    item_id: int
+    description: str
+    similarity: float
+    """Cosine of the bi-encoder's vectors, in [-1, 1]."""
+    score: float
+    """The cross-encoder's probability, in [0, 1]."""
+    category: str | None
+    colour: str | None
+    brand: str | None
+    office: str | None
+    place: str | None
+    found_on: date | None
+    status: Status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The matches of one query, best first; none is an answer too."""
+
+    query: str
+    """As it was read, without what was cut off."""
+    matches: list[Match]
+    candidates: int
+    """Items that were reranked."""
+    below_threshold: int
+    """Candidates that are not shown for their score."""
+    threshold: float | None
+    """The one applied; None: all are shown."""
+    warnings: list[str]
+
+
+class SearchPipeline:
+    """Answers queries. Safe to share between threads.
+
+    Example:
+        >>> pipeline = Application().pipeline  # doctest: +SKIP
+        >>> pipeline.search("my black eastpak rucksack").matches[0].reference  # doctest: +SKIP
+        'CS-00002'
+    """
+
+    def __init__(self, database: Database, encoder: BiEncoder, reranker: Reranker) -> None:
+        """Bind the parts.
+
+        Raises:
+            FingerprintError: The threshold beside the reranker was fitted for another one.
+        """
+        self._database = database
+        self._encoder = encoder
+        self._reranker = reranker
+        self._retriever = Retriever(encoder)
+
+    def search(self, query: str, request: Request | None = None) -> Answer:
+        """Answer one query; see `search_many`."""
+        return self.search_many([query], request)[0]
+
+    def search_many(
+        self, queries: Sequence[str], request: Request | None = None, advance: Advance | None = None
+    ) -> list[Answer]:
+        """Answer queries together: their pairs share the reranker's batches.
+
+        Args:
+            queries: Lost reports; one longer than the encoder reads is cut, with a warning in its answer.
+            request: How to search, the same for all.
+            advance: Called with the number of pairs reranked since the last call.
+
+        Raises:
+            QueryError: A query is empty, or the request is out of range.
+            FingerprintError: No item has a vector of this encoder, or the threshold is another reranker's.
+            DatabaseError: The database cannot be read.
+        """
+        request = _checked(request or Request())
+        threshold, threshold_warnings = self._threshold(request)
+        cut = [self._encoder.cut(clean_query(query)) for query in queries]
+        texts = [text for text, _ in cut]
+        if not texts:
+            return []
+        vectors = self._encoder.encode(texts)
+        with self._database.read() as session:
+            candidates = self._retriever.retrieve(session, vectors, max(request.depth, request.top), request.filters)
+            found = items.by_ids(session, {candidate.item_id for row in candidates for candidate in row})
+        shared_warnings = threshold_warnings + self._retriever.warnings()
+
+        # A thread that shares the index may have added an item after this session's snapshot.
+        candidates = [[candidate for candidate in row if candidate.item_id in found] for row in candidates]
+        pairs = [
+            (text, text_of(found[candidate.item_id]))
+            for text, row in zip(texts, candidates, strict=True)
+            for candidate in row
+        ]
+        scores = iter(self._reranker.score_pairs(pairs, advance).tolist())
+        answers = []
+        for (text, was_cut), row in zip(cut, candidates, strict=True):
+            ranked = sorted(
+                ((candidate, next(scores)) for candidate in row),
+                key=lambda scored: (-scored[1], -scored[0].similarity, scored[0].item_id),
+            )
+            passed = [(candidate, score) for candidate, score in ranked if threshold is None or score >= threshold]
+            answers.append(
+                Answer(
+                    query=text,
+                    matches=[
+                        _match(rank, found[candidate.item_id], candidate, score)
+                        for rank, (candidate, score) in enumerate(passed[: request.top], start=1)
+                    ],
+                    candidates=len(ranked),
+                    below_threshold=len(ranked) - len(passed),
+                    threshold=threshold,
+                    warnings=[*_cut_warning(text, was_cut), *shared_warnings],
+                )
+            )
+        return answers
+
+    def _threshold(self, request: Request) -> tuple[float | None, list[str]]:
+        if request.show_all:
+            return None, []
+        if request.min_score is not None:
+            return request.min_score, []
+        fitted = load_threshold(self._reranker)
+        if fitted is None:
+            return None, [
+                f"no threshold is fitted for reranker {self._reranker.name!r}, so nothing is hidden; "
+                "set one with --min-score"
+            ]
+        return fitted.threshold, []
+
+
+def clean_query(query: str) -> str:
+    """A query without white space at its ends.
+
+    Raises:
+        QueryError: Nothing is left, or it is not text.
+    """
+    cleaned = query.strip()
+    if not cleaned:
+        raise QueryError('the query is empty; describe what was lost, e.g. `lostfound search "black umbrella"`')
+    if "\0" in cleaned or any("\ud800" <= character <= "\udfff" for character in cleaned):
+        raise QueryError(f"the query is not UTF-8 text: {cleaned[:40]!r}; type it again")
+    return cleaned
+
+
+def _checked(request: Request) -> Request:
+    for name in ("top", "depth"):
+        if getattr(request, name) < 1:
+            raise QueryError(f"{name} is {getattr(request, name)}, it must be at least 1")
+    if request.min_score is not None and not 0 <= request.min_score <= 1:
+        raise QueryError(f"min_score is {request.min_score}, a score lies between 0 and 1")
+    return request
+
+
+def _cut_warning(text: str, was_cut: bool) -> list[str]:
+    return [f"the query is longer than the model reads; only its first {len(text)} characters count"] if was_cut else []
+
+
+def _match(rank: int, item: Item, candidate: Candidate, score: float) -> Match:
+    return Match(
+        rank=rank,
+        reference=item.reference,
+        item_id=item.id,
+        description=item.description,
+        similarity=candidate.similarity,
+        score=score,
+        category=item.category,
+        colour=item.colour,
+        brand=item.brand,
+        office=item.office,
+        place=item.place,
+        found_on=item.found_on,
+        status=item.status,
+    )

@@ -1,0 +1,57 @@
+"""JSON Lines of queries and of pairs: what `search --queries` and `score` read."""
+
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search.errors import InputFileError
+
+TEXT_LIMIT = 1 << 20
+"""Characters. The models read a small part of this."""
+
+
+class QueryRecord(BaseModel):
+    """One query of a file."""
+
+    query_id: str | int
+    text: str = Field(max_length=TEXT_LIMIT)
+
+
+class PairRecord(BaseModel):
+    """One pair to be scored; other keys of the line are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    lost: str = Field(min_length=1, max_length=TEXT_LIMIT)
+    found: str = Field(min_length=1, max_length=TEXT_LIMIT)
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def read_records(model: type[Record], path: Path) -> list[Record]:
+    """Every record of a file, blank lines left out; `-` is standard input.
+
+    Raises:
+        InputFileError: The file cannot be read, or a line is no such record; the message names the line.
+    """
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise InputFileError(f"{path} cannot be read: {error.strerror}") from error
+    records = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(model.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = f"{first['loc'][0]}: " if first["loc"] else ""
+            keys = ", ".join(f'"{name}"' for name in model.model_fields)
+            raise InputFileError(
+                f"{path}, line {number}: {where}{first['msg']}; each line must be a JSON object with {keys}"
+            ) from None
+    return records

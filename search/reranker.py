@@ -1,0 +1,115 @@
+"""The cross-encoder: how probable it is that a lost report and a found description are of one object."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from search import model_folder
+from search.errors import ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+Scores = npt.NDArray[np.float32]
+Advance = Callable[[int], None]
+"""Called with the number of pairs done since the last call."""
+
+BATCHES_PER_STEP = 16
+
+
+class Reranker:
+    """A sentence-transformers CrossEncoder with one label.
+
+    Making one finds the folder; the weights (and torch) are loaded by the first pair that is scored.
+
+    Example:
+        >>> reranker = Reranker("lostfound-minilm")
+        >>> texts = ["Rucksack, black, Eastpak, front pocket torn", "A red umbrella"]
+        >>> bool(np.diff(reranker.score("my black eastpak backpack with a ripped pocket", texts)) < 0)
+        True
+    """
+
+    def __init__(self, name: str, device: str = "auto", batch_size: int = 32) -> None:
+        """Find the model.
+
+        Args:
+            name: The built-in `lostfound-minilm`, a local folder, or a hub id with an optional `@revision`.
+            device: `auto`, `cpu`, `cuda` or `mps`.
+            batch_size: Pairs read at once.
+
+        Raises:
+            ModelError: There is no such model, or it has no safetensors weights.
+        """
+        self.name = name
+        self.folder = model_folder.find_model(name)
+        self._device = device
+        self._batch_size = batch_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Says which model and text form made a score; 64 hex digits."""
+        return model_folder.fingerprint(self.folder)
+
+    def score(self, query: str, texts: Sequence[str]) -> Scores:
+        """Score the texts of found items for one lost report.
+
+        Returns:
+            Shape (n,), float32, probabilities in [0, 1].
+
+        Raises:
+            ModelError: The model cannot be loaded, or its scores are not finite.
+        """
+        return self.score_pairs([(query, text) for text in texts])
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None) -> Scores:
+        """Score (lost, found) pairs, of many reports together.
+
+        Args:
+            pairs: n pairs; what is longer than the model reads is cut.
+            advance: Called after each step with the number of pairs in it.
+
+        Returns:
+            Shape (n,), float32, the sigmoid of the model's logit, in [0, 1].
+
+        Raises:
+            ModelError: The model cannot be loaded, or its scores are not finite.
+        """
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        import torch  # noqa: PLC0415  seconds to import
+
+        step = self._batch_size * BATCHES_PER_STEP
+        parts: list[Scores] = []
+        for start in range(0, len(pairs), step):
+            part = list(pairs[start : start + step])
+            # A hub model may save another activation; ours is a probability for every model.
+            scores = self._model.predict(
+                part, batch_size=self._batch_size, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False
+            )
+            parts.append(np.asarray(scores, dtype=np.float32))
+            if advance:
+                advance(len(part))
+        scores = np.concatenate(parts)
+        if not np.isfinite(scores).all():
+            raise ModelError(f"the reranker {self.folder} returned scores that are no numbers; its weights are damaged")
+        return scores
+
+    @cached_property
+    def _model(self) -> "CrossEncoder":
+        from sentence_transformers import CrossEncoder  # noqa: PLC0415  seconds to import
+
+        from search.device import loading_options, quiet_libraries, resolve_device  # noqa: PLC0415
+
+        model_folder.require_kind(self.folder, "cross-encoder")
+        quiet_libraries()
+        device = resolve_device(self._device)
+        try:
+            model: CrossEncoder = CrossEncoder(str(self.folder), **loading_options(device))
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(f"{self.folder} is no cross-encoder that can be loaded: {error}") from error
+        if model.num_labels != 1:
+            raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
+        return model

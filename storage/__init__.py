@@ -1,0 +1,1 @@
+"""Items, their vectors and the change log in SQLite. Knows nothing of models or FAISS."""
