@@ -103,15 +103,10 @@ class BiEncoder:
     def _model(self) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415  seconds to import
 
-        from search.device import loading_options, quiet_libraries, resolve_device  # noqa: PLC0415
+        from search.loading import load_model  # noqa: PLC0415
 
         model_folder.require_kind(self.folder, "bi-encoder")
-        quiet_libraries()
-        device = resolve_device(self._device)
-        try:
-            return SentenceTransformer(str(self.folder), **loading_options(device))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{self.folder} is no bi-encoder that can be loaded: {error}") from error
+        return load_model(SentenceTransformer, self.folder, self._device)
 
 
 def _unit_rows(vectors: Vectors, folder: object) -> Vectors:

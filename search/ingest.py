@@ -61,14 +61,12 @@ class Ingest:
             DatabaseError: The database does not take it; nothing is stored.
         """
         item = Item(**new.given())
+        with self._database.read() as session:
+            _require_free(session, item.reference)
         prepared = self._encode([item])
         with self._database.write() as session:
-            if item.reference is None:
-                item.reference = items.next_reference(session)
-            elif items.by_references(session, [item.reference]):
-                raise DuplicateReferenceError(
-                    f"an item with the reference {item.reference!r} exists; change it with `lostfound update`"
-                )
+            _require_free(session, item.reference)
+            item.reference = item.reference or items.next_reference(session)
             self._save(session, [item], prepared)
         return item
 
@@ -196,6 +194,13 @@ class Ingest:
         """Vectors by the hash of the text they are of, each text once."""
         texts = {text_hash(text): text for text in map(text_of, changed)}
         return dict(zip(texts, self._encoder.encode(list(texts.values())), strict=True))
+
+
+def _require_free(session: Session, reference: str | None) -> None:
+    if reference is not None and items.by_references(session, [reference]):
+        raise DuplicateReferenceError(
+            f"an item with the reference {reference!r} exists; change it with `lostfound update`"
+        )
 
 
 def _apply(item: Item, update: ItemUpdate) -> bool:

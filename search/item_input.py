@@ -126,4 +126,4 @@ def _reason(details: Any) -> str:
         case "value_error":
             return str(details["ctx"]["error"])
         case _:
-            return f"{str(details['input'])[:40]!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
+            return f"{repr(details['input'])[:40]}: {details['msg'][0].lower()}{details['msg'][1:]}"

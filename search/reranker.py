@@ -101,15 +101,10 @@ class Reranker:
     def _model(self) -> "CrossEncoder":
         from sentence_transformers import CrossEncoder  # noqa: PLC0415  seconds to import
 
-        from search.device import loading_options, quiet_libraries, resolve_device  # noqa: PLC0415
+        from search.loading import load_model  # noqa: PLC0415
 
         model_folder.require_kind(self.folder, "cross-encoder")
-        quiet_libraries()
-        device = resolve_device(self._device)
-        try:
-            model: CrossEncoder = CrossEncoder(str(self.folder), **loading_options(device))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{self.folder} is no cross-encoder that can be loaded: {error}") from error
+        model: CrossEncoder = load_model(CrossEncoder, self.folder, self._device)
         if model.num_labels != 1:
             raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
         return model

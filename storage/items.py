@@ -91,5 +91,5 @@ def select_ids(session: Session, filters: Filters) -> Ids:
 
 def count_by_status(session: Session) -> dict[Status, int]:
     """How many items there are of each status, absent ones as 0."""
-    counted = session.execute(select(Item.status, func.count()).group_by(Item.status)).tuples().all()
+    counted = session.execute(select(Item.status, func.count()).group_by(Item.status)).all()
     return dict.fromkeys(Status, 0) | dict(counted)

@@ -66,7 +66,7 @@ def text_hashes(session: Session, encoder: str, item_ids: Collection[int]) -> di
             select(ItemVector.item_id, ItemVector.text_hash).where(
                 ItemVector.encoder == encoder, ItemVector.item_id.in_(chunk)
             )
-        ).tuples()
+        )
     }
 
 

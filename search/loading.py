@@ -1,12 +1,15 @@
-"""Where the models run, and how their libraries are kept quiet."""
+"""Loading models: where they run, in which precision, and how their libraries are kept quiet."""
 
 import logging
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
+from sentence_transformers.base import BaseModel
 from transformers.utils import logging as transformers_logging
 
-from search.errors import SettingsError
+from search.errors import ModelError, SettingsError
 
 
 def resolve_device(wanted: str) -> str:
@@ -30,14 +33,28 @@ def precision(device: str) -> torch.dtype:
     return torch.float16 if device == "mps" else torch.float32
 
 
-def loading_options(device: str) -> dict[str, Any]:
-    """Arguments of a sentence-transformers model: on this device, from local safetensors, without foreign code."""
-    return {
-        "device": device,
-        "local_files_only": True,
-        "trust_remote_code": False,
-        "model_kwargs": {"dtype": precision(device), "use_safetensors": True},
-    }
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_model(model_class: type[Model], folder: Path, wanted_device: str) -> Model:
+    """Load a sentence-transformers model from local safetensors, without foreign code.
+
+    Raises:
+        ModelError: The folder does not hold such a model, or a damaged one.
+        SettingsError: The device is not on this machine.
+    """
+    quiet_libraries()
+    device = resolve_device(wanted_device)
+    try:
+        return model_class(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": precision(device), "use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} is no {model_class.__name__} that can be loaded: {error}") from error
 
 
 def quiet_libraries() -> None:

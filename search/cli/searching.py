@@ -1,0 +1,131 @@
+"""Commands that search, score, and look after vectors and models."""
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.app import app
+from search.cli.options import Json, StatusChoice
+
+QUERIES_PER_BATCH = 32
+PAIRS_PER_BATCH = 4096
+
+Day = typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Found on or after / on or before this day.")
+
+
+@app.command()
+def search(
+    query: Annotated[str | None, typer.Argument(help="The lost item, in the owner's words.")] = None,
+    queries: Annotated[Path | None, typer.Option(help='JSON Lines of {"query_id", "text"}; - is stdin.')] = None,
+    top: Annotated[int | None, typer.Option(min=1, max=1_000, help="Matches shown; default LOSTFOUND_TOP.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Candidates reranked; default LOSTFOUND_DEPTH.")
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Also what is below the threshold.")] = False,
+    min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Threshold in place of the fitted one.")] = None,
+    office: Annotated[str | None, typer.Option(help="Only items of this office.")] = None,
+    category: Annotated[str | None, typer.Option(help="Only items of this category.")] = None,
+    status: Annotated[StatusChoice, typer.Option(help="Only items of this status.")] = StatusChoice.HELD,
+    found_from: Annotated[datetime | None, Day] = None,
+    found_to: Annotated[datetime | None, Day] = None,
+    json: Json = False,
+) -> None:
+    """Find the item that somebody describes."""
+    if (query is None) == (queries is None):
+        raise typer.BadParameter("give either a description or --queries FILE")
+    from search.application import Application
+    from search.console import answer_as_json, print_answer, print_json, progress
+    from search.pipeline import Request
+    from search.record_file import QueryRecord, read_records
+    from storage.chunks import chunks
+    from storage.items import Filters
+    from storage.models import Status
+
+    application = Application()
+    request = Request(
+        top=top or application.settings.top,
+        depth=depth or application.settings.depth,
+        min_score=min_score,
+        show_all=show_all,
+        filters=Filters(
+            status=None if status is StatusChoice.ANY else Status(status),
+            office=office,
+            category=category,
+            found_from=found_from.date() if found_from else None,
+            found_to=found_to.date() if found_to else None,
+        ),
+    )
+    if query is not None:
+        with progress("Searching"):
+            answer = application.pipeline.search(query, request)
+        if json:
+            print_json(answer_as_json(answer))
+        else:
+            print_answer(answer)
+        return
+    records = read_records(QueryRecord, queries or Path())
+    with progress("Searching", len(records)) as advance:
+        for batch in chunks(records, QUERIES_PER_BATCH):
+            answers = application.pipeline.search_many([record.text for record in batch], request)
+            advance(len(batch))
+            for record, answer in zip(batch, answers, strict=True):
+                if json:
+                    print_json({"query_id": record.query_id, **answer_as_json(answer)})
+                else:
+                    print_answer(answer)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help='JSON Lines of {"lost", "found"}; - is stdin.')],
+) -> None:
+    """Score pairs of a lost report and a found description; each line comes out with "score"."""
+    from search.application import Application
+    from search.console import print_json, progress
+    from search.record_file import PairRecord, read_records
+    from storage.chunks import chunks
+
+    records = read_records(PairRecord, file)
+    reranker = Application().reranker
+    with progress("Scoring", len(records)) as advance:
+        for batch in chunks(records, PAIRS_PER_BATCH):
+            scores = reranker.score_pairs([(record.lost, record.found) for record in batch], advance)
+            for record, value in zip(batch, scores.tolist(), strict=True):
+                print_json(record.model_dump() | {"score": value})
+
+
+@app.command()
+def reindex(json: Json = False) -> None:
+    """Encode what has no vector of the present encoder, e.g. after LOSTFOUND_ENCODER was changed."""
+    from search.application import Application
+    from search.console import print_fields, print_json, progress
+    from search.reindex import reindex as run
+    from storage import items
+
+    application = Application()
+    with application.database.read() as session:
+        total = sum(items.count_by_status(session).values())
+    with progress("Encoding", total) as advance:
+        summary = run(application.database, application.encoder, advance)
+    if json:
+        print_json(asdict(summary))
+    else:
+        print_fields("Reindex", asdict(summary))
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Show what is stored, which models are used, and the threshold."""
+    from search.application import Application
+    from search.console import print_fields, print_json
+    from search.status import collect_status
+
+    report = collect_status(Application())
+    if json:
+        print_json(report)
+        return
+    for title, fields in report.items():
+        print_fields(title, fields)

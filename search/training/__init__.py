@@ -1,0 +1,1 @@
+"""Corpus, pairs, fine-tuning, evaluation and calibration of the reranker."""

@@ -1,0 +1,160 @@
+"""Real parts for every test: a migrated SQLite file, and tiny models of the real classes with random weights."""
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
+
+from search.cli import main
+from search.encoder import BiEncoder
+from search.ingest import Ingest
+from search.item_input import NewItem
+from search.loading import quiet_libraries
+from search.model_folder import BUILT_IN_ENCODER, find_model
+from search.pipeline import SearchPipeline
+from search.reranker import Reranker
+from storage.database import Database
+from storage.schema import upgrade
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 128,
+}
+
+
+def make_tiny_encoder(folder: Path, seed: int) -> Path:
+    """A bi-encoder of dimension 32 that reads 128 tokens."""
+    torch.manual_seed(seed)
+    BertModel(BertConfig(**TINY)).save_pretrained(folder / "plain")
+    AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
+    SentenceTransformer(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1) -> Path:
+    """A cross-encoder that reads 128 tokens."""
+    torch.manual_seed(seed)
+    BertForSequenceClassification(BertConfig(**TINY, num_labels=num_labels)).save_pretrained(folder / "plain")
+    AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
+    CrossEncoder(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_encoder(tmp_path_factory.mktemp("encoder"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def other_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_encoder(tmp_path_factory.mktemp("other-encoder"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_reranker(tmp_path_factory.mktemp("reranker"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_folder: Path) -> BiEncoder:
+    return BiEncoder(str(encoder_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def other_encoder(other_encoder_folder: Path) -> BiEncoder:
+    return BiEncoder(str(other_encoder_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reranker(reranker_folder: Path) -> Reranker:
+    return Reranker(str(reranker_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def shipped_encoder() -> BiEncoder:
+    return BiEncoder("all-MiniLM-L6-v2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def shipped_reranker() -> Reranker:
+    return Reranker("lostfound-minilm", device="cpu")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'lostfound.db'}")
+    upgrade(database)
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def ingest(database: Database, encoder: BiEncoder) -> Ingest:
+    return Ingest(database, encoder)
+
+
+@pytest.fixture
+def pipeline(database: Database, encoder: BiEncoder, reranker: Reranker) -> SearchPipeline:
+    return SearchPipeline(database, encoder, reranker)
+
+
+@pytest.fixture
+def umbrellas(ingest: Ingest) -> list[str]:
+    """Five held items with references U-1 to U-5."""
+    for number, colour in enumerate(("black", "blue", "red", "green", "white"), start=1):
+        ingest.add(
+            NewItem(
+                reference=f"U-{number}",
+                description=f"a {colour} umbrella, number {number}",
+                category="umbrella",
+                office="Harbour" if number % 2 else "Airport",
+                found_on=date(2026, 10, number),
+            )
+        )
+    return [f"U-{number}" for number in range(1, 6)]
+
+
+@pytest.fixture
+def office(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_folder: Path, reranker_folder: Path
+) -> Iterator[Path]:
+    """The environment of an office with tiny models; the folder is its data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOSTFOUND_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("LOSTFOUND_ENCODER", str(encoder_folder))
+    monkeypatch.setenv("LOSTFOUND_RERANKER", str(reranker_folder))
+    monkeypatch.setenv("LOSTFOUND_DEVICE", "cpu")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def lostfound(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: arguments to (exit code, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lostfound", *arguments])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        streams = capfd.readouterr()
+        return code, streams.out, streams.err
+
+    return run

@@ -1,0 +1,242 @@
+"""The command line as clerks and cron jobs use it, with tiny models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+COMMANDS = ("init", "add", "import", "update", "return", "dispose", "show", "search", "score", "reindex", "status")
+
+
+@pytest.fixture
+def stocked(lostfound: Run) -> Run:
+    """An office with three hats."""
+    lostfound("init")
+    for number, colour in enumerate(("red", "green", "blue"), start=1):
+        code, _, error = lostfound("add", f"a {colour} hat", "--reference", f"H-{number}", "--found-on", "2026-10-01")
+        assert (code, error) == (0, "")
+    return lostfound
+
+
+def test_an_item_goes_through_its_life(stocked: Run) -> None:
+    assert stocked("update", "H-1", "--place", "platform 4", "--colour", "red")[0] == 0
+    assert stocked("update", "H-1", "--colour", "")[0] == 0
+    code, out, _ = stocked("show", "H-1", "--json")
+    shown = json.loads(out)
+    assert (code, shown["place"], shown["colour"], shown["found_on"]) == (0, "platform 4", None, "2026-10-01")
+    assert json.loads(stocked("return", "H-1", "--json")[1])["status"] == "returned"
+    assert json.loads(stocked("dispose", "H-2", "--json")[1])["status"] == "disposed"
+    answer = json.loads(stocked("search", "hat", "--json", "--all")[1])
+    assert [match["reference"] for match in answer["matches"]] == ["H-3"]
+    everything = json.loads(stocked("search", "hat", "--json", "--all", "--status", "any")[1])
+    assert {match["reference"] for match in everything["matches"]} == {"H-1", "H-2", "H-3"}
+    status = json.loads(stocked("status", "--json")[1])
+    assert status["items"] == {"held": 1, "returned": 1, "disposed": 1, "total": 3}
+    assert status["vectors"] == {"of this encoder": 3, "of other encoders": 0, "missing": 0}
+
+
+def test_a_search_prints_a_table_for_a_person(stocked: Run) -> None:
+    code, out, error = stocked("search", "a [red] hat", "--top", "2")
+    assert code == 0
+    assert "a [red] hat" in out
+    assert sum(f"H-{number}" in out for number in (1, 2, 3)) == 2
+    assert "3 candidates compared" in out
+    assert "no threshold is fitted" in error
+
+
+def test_no_match_is_an_answer_and_no_error(stocked: Run) -> None:
+    code, out, error = stocked("search", "hat", "--min-score", "1")
+    assert (code, error) == (0, "")
+    assert "No match for: hat" in out
+    assert "--all shows them" in out
+    assert json.loads(stocked("search", "hat", "--min-score", "1", "--json")[1])["matches"] == []
+    assert "No item fits the filters." in stocked("search", "hat", "--office", "Nowhere", "--all")[1]
+
+
+def test_a_file_of_queries_is_answered_line_by_line(stocked: Run, tmp_path: Path) -> None:
+    queries = [{"query_id": number, "text": f"hat number {number}"} for number in range(70)]
+    path = tmp_path / "queries.jsonl"
+    path.write_text("\n".join(map(json.dumps, queries)) + "\n\n")
+    code, out, _ = stocked("search", "--queries", str(path), "--json", "--all")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [answer["query_id"] for answer in answers] == list(range(70))
+    alone = json.loads(stocked("search", "hat number 69", "--json", "--all")[1])
+    assert [match["reference"] for match in answers[69]["matches"]] == [
+        match["reference"] for match in alone["matches"]
+    ]
+    assert set(answers[0]["matches"][0]) >= {"reference", "item_id", "description", "similarity", "score", "rank"}
+
+
+def test_pairs_are_scored_line_by_line(lostfound: Run, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"lost": "a hat", "found": "a red hat", "id": 7}\n{"lost": "é", "found": "ü"}\n', encoding="utf-8")
+    code, out, _ = lostfound("score", str(path))
+    first, second = map(json.loads, out.splitlines())
+    assert code == 0
+    assert (first["id"], first["lost"], second["found"]) == (7, "a hat", "ü")
+    assert 0 <= first["score"] <= 1
+
+
+def test_an_import_stores_the_good_rows_and_lays_the_bad_ones_aside(stocked: Run, tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_bytes(
+        b"reference,description,shelf\nH-1,a red hat,\nH-4,a fez,3\nH-5,,4\nH-6,caf\xe9,5\nH-1,a pink hat,1\n"
+    )
+    code, out, error = stocked("import", str(path), "--json")
+    summary = json.loads(out)
+    assert code == 0
+    assert [summary[key] for key in ("added", "updated", "unchanged", "rejected")] == [1, 1, 1, 2]
+    assert "shelf" in error
+    rejects = [json.loads(line) for line in (tmp_path / "export.rejects.jsonl").read_text().splitlines()]
+    assert [(reject["line"], reject["reason"]) for reject in rejects] == [
+        (4, "description: is empty"),
+        (5, "description: is not UTF-8"),
+    ]
+    assert rejects[0]["row"]["reference"] == "H-5"
+    path.write_text("reference,description\nH-4,a fez\n")
+    assert stocked("import", str(path))[0] == 0
+    assert not (tmp_path / "export.rejects.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("show", "X-9"), 1, "no item has the reference 'X-9'"),
+        (("return", "X-9"), 1, "no item has the reference 'X-9'"),
+        (("update", "X-9", "--place", "x"), 1, "no item has the reference 'X-9'"),
+        (("update", "H-1"), 2, "name at least one field"),
+        (("update", "H-1", "--description", " "), 1, "description: is empty"),
+        (("update", "H-1", "--status", "any"), 1, "status: 'any'"),
+        (("add", "  "), 1, "description: is empty"),
+        (("add", "a hat", "--reference", "H-1"), 1, "'H-1' exists"),
+        (("add", "a hat", "--found-on", "yesterday"), 1, "not a date in the form YYYY-MM-DD"),
+        (("search", ""), 1, "the query is empty"),
+        (("search", "  "), 1, "the query is empty"),
+        (("search",), 2, "--queries FILE"),
+        (("search", "hat", "--top", "0"), 2, "--top"),
+        (("search", "hat", "--depth", "0"), 2, "--depth"),
+        (("search", "hat", "--min-score", "2"), 2, "--min-score"),
+        (("search", "hat", "--found-from", "1.2.2026"), 2, "--found-from"),
+        (("search", "--queries", "missing.jsonl"), 1, "missing.jsonl cannot be read: No such file"),
+        (("import", "missing.csv"), 1, "missing.csv cannot be read: No such file"),
+        (("score", "missing.jsonl"), 1, "missing.jsonl cannot be read"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(stocked: Run, arguments: tuple[str, ...], code: int, message: str) -> None:
+    exit_code, out, error = stocked(*arguments)
+    assert (exit_code, out) == (code, "")
+    assert message in " ".join(error.replace("│", " ").split())
+    assert "Traceback" not in error
+    if code == 1:
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"query_id": 1}', "line 2: text: Field required"),
+        (b'{"query_id": 1, "text": 5}', "line 2: text"),
+        (b"nonsense", "line 2: Invalid JSON"),
+        (b'{"query_id": 1, "text": "caf\xe9"}', "line 2: Invalid JSON"),
+        (b'{"query_id": 1, "text": " "}', "the query is empty"),
+    ],
+)
+def test_a_bad_line_among_queries_is_named(stocked: Run, tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "queries.jsonl"
+    path.write_bytes(b'{"query_id": 0, "text": "a hat"}\n' + line)
+    code, out, error = stocked("search", "--queries", str(path), "--json")
+    assert (code, out) == (1, "")
+    assert message in error
+
+
+def test_a_setting_out_of_range_is_named(lostfound: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSTFOUND_DEPTH", "none")
+    assert "LOSTFOUND_DEPTH = 'none'" in lostfound("status")[2]
+    monkeypatch.undo()
+
+
+def test_settings_are_read_from_a_dotenv_file(lostfound: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOSTFOUND_DATA_DIR")
+    Path(".env").write_text("LOSTFOUND_DATA_DIR=elsewhere\n")
+    assert json.loads(lostfound("init", "--json")[1])["database"] == "elsewhere/lostfound.db"
+
+
+def test_a_database_that_was_never_made_names_the_command_that_makes_it(lostfound: Run) -> None:
+    for arguments in (("search", "hat"), ("add", "a hat"), ("status",)):
+        code, _, error = lostfound(*arguments)
+        assert (code, "lostfound init" in error) == (1, True)
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(lostfound: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSTFOUND_DATA_DIR", "/dev/null/office")
+    code, _, error = lostfound("init")
+    assert (code, len(error.splitlines())) == (1, 1)
+    assert "LOSTFOUND_DATA_DIR" in error
+
+
+def test_a_defect_of_ours_is_one_line_and_its_traceback_is_in_the_log(
+    stocked: Run, office: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("json.dumps", lambda *_, **__: 1 / 0)
+    code, _, error = stocked("show", "H-1", "--json")
+    assert (code, len(error.splitlines())) == (1, 1)
+    assert "unexpected ZeroDivisionError" in error
+    assert "Traceback" in (office / "lostfound.log").read_text()
+
+
+def test_every_option_has_a_help_text(lostfound: Run) -> None:
+    for command in COMMANDS:
+        code, out, _ = lostfound(command, "--help")
+        assert code == 0
+        assert "│" in out
+
+
+def test_help_and_status_load_no_model(office: Path) -> None:
+    subprocess.run([sys.executable, "-m", "search.cli", "init"], check=True, capture_output=True)
+    for arguments, unwanted in ((["--help"], ("torch", "sqlalchemy", "numpy")), (["status"], ("torch",))):
+        code = (
+            "import sys; sys.argv = ['lostfound', *sys.argv[1:]]\n"
+            "from search.cli import main\n"
+            "try: main()\n"
+            f"finally: assert not set(sys.modules) & set({unwanted})"
+        )
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_and_repeated_ends_as_if_it_had_never_been_killed(office: Path) -> None:
+    lines = [json.dumps({"reference": f"K-{n}", "description": f"thing {n} " * 30}) for n in range(6000)]
+    Path("export.jsonl").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "search.cli"]
+    subprocess.run([*command, "init"], check=True, capture_output=True)
+    with subprocess.Popen([*command, "import", "export.jsonl"], start_new_session=True) as process:
+        while process.poll() is None:
+            if items_stored(command) >= 512:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.05)
+    assert process.returncode == -signal.SIGKILL
+    stored = items_stored(command)
+    assert 512 <= stored < 6000
+    assert stored % 512 == 0
+    summary = json.loads(
+        subprocess.run([*command, "import", "export.jsonl", "--json"], check=True, capture_output=True).stdout
+    )
+    assert (summary["added"], summary["unchanged"], summary["rejected"]) == (6000 - stored, stored, 0)
+    assert items_stored(command) == 6000
+
+
+def items_stored(command: list[str]) -> int:
+    status = json.loads(subprocess.run([*command, "status", "--json"], check=True, capture_output=True).stdout)
+    assert status["vectors"]["missing"] == 0
+    return int(status["items"]["total"])

@@ -1,0 +1,229 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select, text
+
+from search.encoder import BiEncoder
+from search.errors import DatabaseError, DuplicateReferenceError, UnknownReferenceError
+from search.ingest import Ingest, Outcome
+from search.item_input import ImportedItem, ItemUpdate, NewItem
+from search.reindex import reindex
+from search.text import text_hash, text_of
+from storage import changes, items
+from storage.database import Database
+from storage.models import Item, ItemVector, Status
+
+HAT = NewItem(reference="H-1", description="a straw hat", category="headwear")
+
+
+def vector_rows(database: Database) -> list[ItemVector]:
+    with database.read() as session:
+        return list(session.scalars(select(ItemVector).order_by(ItemVector.item_id)))
+
+
+def last_change(database: Database) -> int:
+    with database.read() as session:
+        return changes.last_number(session)
+
+
+def contents(database: Database) -> list[tuple[object, ...]]:
+    """Everything about items and vectors but ids and times."""
+    with database.read() as session:
+        rows = session.execute(
+            text(
+                "SELECT reference, description, category, colour, status, encoder, text_hash, vector "
+                "FROM items LEFT JOIN item_vectors ON item_id = id ORDER BY reference"
+            )
+        )
+        return [tuple(row) for row in rows]
+
+
+def test_an_added_item_its_vector_and_its_change_are_stored_together(
+    database: Database, ingest: Ingest, encoder: BiEncoder
+) -> None:
+    item = ingest.add(HAT)
+    (row,) = vector_rows(database)
+    assert (row.item_id, row.encoder) == (item.id, encoder.fingerprint)
+    assert row.text_hash == text_hash("a straw hat. Headwear.")
+    np.testing.assert_array_equal(np.frombuffer(row.vector, "<f4"), encoder.encode(["a straw hat. Headwear."])[0])
+    assert last_change(database) == 1
+
+
+def test_an_item_without_reference_is_given_the_next_free_one(ingest: Ingest) -> None:
+    ingest.add(NewItem(reference="LF-000002", description="a hat that has this reference already"))
+    assert ingest.add(NewItem(description="a scarf")).reference == "LF-000003"
+
+
+def test_a_second_item_with_a_reference_is_refused_and_the_first_one_stays(database: Database, ingest: Ingest) -> None:
+    ingest.add(HAT)
+    before = contents(database)
+    with pytest.raises(DuplicateReferenceError, match=r"'H-1' exists.*lostfound update"):
+        ingest.add(NewItem(reference="H-1", description="another hat"))
+    assert contents(database) == before
+
+
+def test_a_new_description_gets_a_new_vector_and_a_new_place_does_not(database: Database, ingest: Ingest) -> None:
+    ingest.add(HAT)
+    (before,) = vector_rows(database)
+    ingest.update("H-1", ItemUpdate(place="platform 4"))
+    (same,) = vector_rows(database)
+    assert (same.vector, same.text_hash) == (before.vector, before.text_hash)
+    item = ingest.update("H-1", ItemUpdate(description="a felt hat"))
+    (after,) = vector_rows(database)
+    assert after.text_hash == text_hash(text_of(item)) != before.text_hash
+    assert after.vector != before.vector
+    assert last_change(database) == 3
+
+
+def test_an_update_that_changes_nothing_is_no_change(database: Database, ingest: Ingest) -> None:
+    ingest.add(HAT)
+    ingest.update("H-1", ItemUpdate(description="a straw hat"))
+    assert last_change(database) == 1
+
+
+def test_an_unknown_reference_is_named(ingest: Ingest) -> None:
+    for change in (
+        lambda: ingest.update("X-9", ItemUpdate(place="x")),
+        lambda: ingest.withdraw("X-9", Status.RETURNED),
+    ):
+        with pytest.raises(UnknownReferenceError, match="'X-9'"):
+            change()
+
+
+def test_withdrawing_needs_no_model(database: Database, ingest: Ingest, encoder_folder: Path) -> None:
+    ingest.add(HAT)
+    fresh = BiEncoder(str(encoder_folder))
+    assert Ingest(database, fresh).withdraw("H-1", Status.DISPOSED).status is Status.DISPOSED
+    assert "_model" not in vars(fresh)
+
+
+def rows(count: int, start: int = 0) -> list[ImportedItem]:
+    return [
+        ImportedItem(reference=f"R-{number}", description=f"thing number {number}", colour="red")
+        for number in range(start, start + count)
+    ]
+
+
+def test_importing_rows_again_ends_in_the_same_state(database: Database, ingest: Ingest) -> None:
+    assert ingest.upsert(rows(40)) == {Outcome.ADDED: 40}
+    once, number = contents(database), last_change(database)
+    assert ingest.upsert(rows(40)) == {Outcome.UNCHANGED: 40}
+    assert (contents(database), last_change(database)) == (once, number)
+
+
+def test_a_row_changes_only_the_fields_that_it_gives(database: Database, ingest: Ingest) -> None:
+    ingest.upsert(rows(2))
+    ingest.withdraw("R-1", Status.RETURNED)
+    outcomes = ingest.upsert([ImportedItem(reference="R-1", description="thing number 1, mended")])
+    assert outcomes == {Outcome.UPDATED: 1}
+    with database.read() as session:
+        item = items.by_reference(session, "R-1")
+    assert (item.description, item.colour, item.status) == ("thing number 1, mended", "red", Status.RETURNED)
+
+
+def test_the_last_of_several_rows_with_one_reference_counts(database: Database, ingest: Ingest) -> None:
+    same = [ImportedItem(reference="R-1", description=f"version {number}") for number in range(3)]
+    assert ingest.upsert(same) == {Outcome.ADDED: 1, Outcome.UPDATED: 2}
+    ((_, description, *_),) = contents(database)
+    assert description == "version 2"
+    assert len(vector_rows(database)) == 1
+
+
+def test_an_item_changed_while_its_new_text_was_encoded_gets_the_vector_of_what_is_stored(
+    database: Database, encoder: BiEncoder
+) -> None:
+    class Interrupting(BiEncoder):
+        """Another clerk changes the item between the reading and the writing of this update."""
+
+        def encode(self, texts, advance=None):  # type: ignore[no-untyped-def]
+            vectors = super().encode(texts, advance)
+            if texts == ["a felt hat. Headwear."]:
+                Ingest(database, encoder).update("H-1", ItemUpdate(brand="Stetson"))
+            return vectors
+
+    ingest = Ingest(database, Interrupting(encoder.name, "cpu"))
+    ingest.add(HAT)
+    ingest.update("H-1", ItemUpdate(description="a felt hat"))
+    (row,) = vector_rows(database)
+    assert row.text_hash == text_hash("a felt hat. Headwear, Stetson.")
+    np.testing.assert_array_equal(
+        np.frombuffer(row.vector, "<f4"), encoder.encode(["a felt hat. Headwear, Stetson."])[0]
+    )
+
+
+def test_reindex_gives_every_item_a_vector_of_the_new_encoder_and_drops_the_old_ones(
+    database: Database, ingest: Ingest, umbrellas: list[str], other_encoder: BiEncoder
+) -> None:
+    first = reindex(database, other_encoder)
+    assert (first.items, first.encoded, first.dropped) == (5, 5, 5)
+    assert {row.encoder for row in vector_rows(database)} == {other_encoder.fingerprint}
+    again = reindex(database, other_encoder)
+    assert (again.encoded, again.dropped) == (0, 0)
+
+
+def test_a_read_only_database_is_searched_but_not_written(
+    tmp_path: Path, database: Database, ingest: Ingest, encoder: BiEncoder
+) -> None:
+    ingest.add(HAT)
+    read_only = Database(f"sqlite:///file:{tmp_path / 'lostfound.db'}?mode=ro&uri=true")
+    with read_only.read() as session:
+        assert items.by_reference(session, "H-1").description == "a straw hat"
+    before = contents(database)
+    with pytest.raises(DatabaseError, match="read-only; check the permissions"):
+        Ingest(read_only, encoder).add(NewItem(description="a scarf"))
+    assert contents(database) == before
+    read_only.engine.dispose()
+
+
+FULL_DISK = """
+import resource, sys
+from search.encoder import BiEncoder
+from search.errors import DatabaseError
+from search.ingest import Ingest
+from search.item_input import ImportedItem
+from storage.database import Database
+
+limit = int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+ingest = Ingest(Database(sys.argv[1]), BiEncoder(sys.argv[2], "cpu"))
+stored = 0
+try:
+    while True:
+        ingest.upsert([ImportedItem(reference=f"D-{stored + i}", description="x" * 2000 + str(i)) for i in range(20)])
+        stored += 20
+except DatabaseError as error:
+    print(stored, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_the_step_at_hand_and_nothing_else(
+    database: Database, ingest: Ingest, encoder_folder: Path
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(database.url), str(encoder_folder), "400000"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    stored, _, message = run.stdout.partition(" ")
+    assert "the disk" in message
+    assert "nothing of this step was stored" in message
+    with database.read() as session:
+        references = set(session.scalars(select(Item.reference)))
+        assert session.scalar(text("PRAGMA integrity_check")) == "ok"
+    assert int(stored) >= 20
+    assert references == {f"D-{number}" for number in range(int(stored))}
+    assert ingest.add(NewItem(description="room again")).status is Status.HELD
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lostfound.db").write_bytes(b"no database " * 1000)
+    with (
+        pytest.raises(DatabaseError, match="is not an SQLite database"),
+        Database(f"sqlite:///{tmp_path / 'lostfound.db'}").read(),
+    ):
+        pass

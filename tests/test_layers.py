@@ -1,0 +1,64 @@
+"""The architecture: imports point down only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = (
+    {"search.errors"},
+    {"search.settings"},
+    {"storage"},
+    {"search.text", "search.loading"},
+    {"search.model_folder", "search.item_input"},
+    {"search.encoder", "search.reranker", "search.index", "search.item_file", "search.record_file"},
+    {"search.threshold", "search.retriever"},
+    {"search.pipeline", "search.ingest"},
+    {"search.reindex", "search.training"},
+    {"search.application"},
+    {"search.status", "search.console", "search.defects"},
+    {"search.cli"},
+)
+
+
+def layer(module: str) -> int:
+    for number, members in enumerate(LAYERS):
+        if any(module == member or module.startswith(f"{member}.") for member in members):
+            return number
+    raise AssertionError(f"{module} has no layer; give it one in LAYERS")
+
+
+def modules() -> list[Path]:
+    return [path for package in ("search", "storage") for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith(("search.", "storage."))}
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_point_to_lower_layers(path: Path) -> None:
+    name = name_of(path)
+    if name == "search":
+        return
+    package = name.rpartition(".")[0]
+    for other in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        same_package = any(part not in ("", "search") and other.startswith(f"{part}.") for part in (name, package))
+        assert same_package or layer(other) < layer(name), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_module_stays_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

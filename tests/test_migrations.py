@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from search.errors import DatabaseError, SchemaError
+from search.ingest import Ingest
+from storage.database import REVISION, Database
+from storage.schema import alembic_config, upgrade
+
+INI = Path(__file__).parent.parent / "alembic.ini"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Database:
+    return Database(f"sqlite:///{tmp_path / 'office' / 'lostfound.db'}")
+
+
+def tables(database: Database) -> set[str]:
+    with database.engine.connect() as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def test_the_revision_in_the_code_is_the_newest_migration(empty: Database) -> None:
+    assert ScriptDirectory.from_config(alembic_config(empty)).get_heads() == [REVISION]
+
+
+def test_upgrade_makes_the_schema_in_an_empty_file_and_again_changes_nothing(empty: Database) -> None:
+    upgrade(empty)
+    upgrade(empty)
+    assert tables(empty) == {"items", "item_vectors", "changes", "alembic_version"}
+    with empty.read() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert session.scalar(text("PRAGMA foreign_keys")) == 1
+
+
+def test_alembic_by_hand_upgrades_the_database_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSTFOUND_DATA_DIR", str(tmp_path))
+    command.upgrade(Config(INI), "head")
+    command.check(Config(INI))
+    assert "items" in tables(Database(f"sqlite:///{tmp_path / 'lostfound.db'}"))
+
+
+def test_alembic_check_finds_no_difference_between_models_and_migrations(empty: Database) -> None:
+    upgrade(empty)
+    command.check(alembic_config(empty))
+
+
+def test_a_populated_database_can_be_downgraded_and_upgraded(
+    database: Database, ingest: Ingest, umbrellas: list[str]
+) -> None:
+    command.downgrade(alembic_config(database), "base")
+    assert tables(database) == {"alembic_version"}
+    upgrade(database)
+    with database.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM items")) == 0
+
+
+def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(empty: Database) -> None:
+    upgrade(empty)
+    with empty.engine.begin() as connection:
+        connection.execute(text("DROP TABLE changes"))
+    with pytest.raises(Exception, match="no such table: changes"):
+        command.downgrade(alembic_config(empty), "base")
+    assert tables(empty) >= {"items", "item_vectors"}
+
+
+@pytest.mark.parametrize("revision", ["9999", "0000"])
+def test_a_database_of_another_revision_is_refused_with_the_command_that_mends_it(
+    database: Database, revision: str
+) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    with pytest.raises(SchemaError, match=f"revision {revision}.*lostfound init"), database.read():
+        pass
+    with pytest.raises(SchemaError, match="newer lostfound"):
+        upgrade(database)
+
+
+def test_a_database_without_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lostfound.db").touch()
+    with pytest.raises(SchemaError, match="lostfound init"), Database(f"sqlite:///{tmp_path / 'lostfound.db'}").read():
+        pass
+
+
+def test_a_missing_database_is_named_and_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "lostfound.db"
+    with pytest.raises(DatabaseError, match=r"no database at .*lostfound init"), Database(f"sqlite:///{path}").read():
+        pass
+    assert not path.exists()
