@@ -1,0 +1,140 @@
+"""Fine-tuning a cross-encoder on pairs with sentence-transformers' trainer."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from search.loading import quiet_libraries, resolve_device
+from search.model_folder import find_model
+from search.training.pairs import Pair
+from search.training.recipe import Recipe
+
+BATCHES_PER_POOL = 50
+
+LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "average_precision")
+
+
+class SimilarLengths(DefaultBatchSampler):
+    """Batches of pairs of similar length in random order: on short texts a third less padding than by chance."""
+
+    def __init__(self, dataset: Dataset, **options: Any) -> None:
+        """Note the lengths, in characters."""
+        super().__init__(dataset, **options)
+        self._lengths = [
+            len(lost) + len(found)
+            for lost, found in zip(dataset["sentence_0"][:], dataset["sentence_1"][:], strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of one epoch, drawn by seed and epoch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        pool = self.batch_size * BATCHES_PER_POOL
+        batches = []
+        for start in range(0, len(order), pool):
+            near = sorted(order[start : start + pool], key=self._lengths.__getitem__)
+            batches += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
+        for index in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[index]
+
+
+def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, run: Path) -> CrossEncoder:
+    """Fine-tune, or take up the run in this folder where it was killed.
+
+    Args:
+        train: Pairs to learn from.
+        validation: Pairs whose average precision chooses the checkpoint.
+        recipe: The knobs.
+        run: Folder for checkpoints and `log.csv`; not for git.
+
+    Returns:
+        The best checkpoint, in float32.
+
+    Raises:
+        ModelError: The base cannot be found.
+    """
+    quiet_libraries()
+    set_seed(recipe.seed)
+    model: CrossEncoder = CrossEncoder(
+        str(find_model(recipe.base)), num_labels=1, max_length=recipe.max_length, local_files_only=True
+    )
+    evaluator = CrossEncoderClassificationEvaluator(
+        [[pair.lost, pair.found] for pair in validation],
+        [pair.label for pair in validation],
+        name="validation",
+        batch_size=64,
+        show_progress_bar=False,
+        write_csv=False,
+    )
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(run),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulation,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=recipe.warmup_ratio,
+        bf16=recipe.bf16,
+        use_cpu=resolve_device("auto") == "cpu",
+        optim="adamw_torch_fused",
+        seed=recipe.seed,
+        batch_sampler=SimilarLengths,
+        eval_strategy="steps",
+        eval_steps=recipe.evaluation_steps,
+        save_strategy="steps",
+        save_steps=recipe.evaluation_steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_validation_average_precision",
+        logging_steps=min(100, recipe.evaluation_steps),
+        report_to="none",
+    )
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=as_dataset(train),
+        loss=BinaryCrossEntropyLoss(model),
+        evaluator=evaluator,
+    )
+    checkpoint = get_last_checkpoint(str(run)) if run.exists() else None  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=checkpoint)
+    write_log(trainer.state.log_history, run / "log.csv")
+    return model
+
+
+def as_dataset(pairs: Sequence[Pair]) -> Dataset:
+    """The pairs in the columns that the loss reads."""
+    return Dataset.from_dict(
+        {
+            "sentence_0": [pair.lost for pair in pairs],
+            "sentence_1": [pair.found for pair in pairs],
+            "label": [float(pair.label) for pair in pairs],
+        }
+    )
+
+
+def write_log(history: list[dict[str, Any]], path: Path) -> None:
+    """The trainer's history as CSV, one row per step at which something was noted."""
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        row = rows.setdefault(entry["step"], {"step": entry["step"], "epoch": round(entry["epoch"], 3)})
+        row |= {name: entry[name] for name in ("loss", "learning_rate") if name in entry}
+        if "eval_validation_average_precision" in entry:
+            row["average_precision"] = round(entry["eval_validation_average_precision"], 4)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, LOG_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows.values())
+    partial.replace(path)

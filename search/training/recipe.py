@@ -1,0 +1,28 @@
+"""How a reranker is fine-tuned; the defaults are the original system's recipe."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Recipe(BaseModel):
+    """The knobs of a fine-tuning run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = "all-MiniLM-L6-v2"
+    """Built-in name, local folder, or hub id of the model to start from."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """Falls linearly to 0."""
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    batch_size: int = Field(default=16, ge=1)
+    """Pairs per device and step."""
+    accumulation: int = Field(default=1, ge=1)
+    """Steps whose gradients are added up before the weights move."""
+    epochs: float = Field(default=3, gt=0)
+    max_length: int = Field(default=512, ge=16)
+    """Tokens of a pair; the rest is cut."""
+    evaluation_steps: int = Field(default=500, ge=1)
+    """Steps between evaluations and checkpoints; the best checkpoint is kept."""
+    bf16: bool = False
+    """Compute in bfloat16, keep weights in float32."""
+    seed: int = 42
