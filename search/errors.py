@@ -10,6 +10,7 @@ LostfoundError
 │   └── DuplicateReferenceError  another item has this reference
 ├── InputFileError         a file of items, queries or pairs cannot be read
 ├── QueryError             a search that cannot be answered as it was asked
+├── TrainingError          a fine-tuning that cannot be run as it was asked
 └── ModelError             a model folder is missing, unsafe or of another kind
     └── FingerprintError   a vector or threshold was made for another model
 
@@ -55,6 +56,10 @@ class InputFileError(LostfoundError):
 
 class QueryError(LostfoundError):
     """A search that cannot be answered as it was asked."""
+
+
+class TrainingError(LostfoundError):
+    """A fine-tuning that cannot be run as it was asked."""
 
 
 class ModelError(LostfoundError):

@@ -2,7 +2,7 @@
 
 import sys
 
-from search.cli import items, searching  # noqa: F401  they register their commands
+from search.cli import items, searching, training  # noqa: F401  they register their commands
 from search.cli.app import app
 from search.errors import LostfoundError
 

@@ -1,6 +1,10 @@
 """How a reranker is fine-tuned; the defaults are the original system's recipe."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search.errors import TrainingError
 
 
 class Recipe(BaseModel):
@@ -26,3 +30,18 @@ class Recipe(BaseModel):
     bf16: bool = False
     """Compute in bfloat16, keep weights in float32."""
     seed: int = 42
+
+
+def parse_recipe(**knobs: Any) -> Recipe:
+    """A checked recipe.
+
+    Raises:
+        TrainingError: A knob is out of its range; the message names it.
+    """
+    try:
+        return Recipe(**knobs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainingError(
+            f"{first['loc'][0]} = {first['input']!r}: {first['msg']}; see `lostfound train --help`"
+        ) from None

@@ -1,0 +1,91 @@
+"""The figures by which retrieval and reranking are judged, one function each."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score
+
+Labels = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+
+
+def average_precision(labels: Labels, scores: Values) -> float:
+    """AP = sum over ranks n of (recall_n - recall_{n-1}) * precision_n, scikit-learn's.
+
+    >>> round(average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7])), 4)  # 1/2 * 1 + 1/2 * 2/3
+    0.8333
+    """
+    return float(average_precision_score(labels, scores))
+
+
+def precision(labels: Labels, predicted: Labels) -> float:
+    """True positives among the predicted ones; 0 where none is predicted."""
+    return float(labels[predicted == 1].mean()) if predicted.any() else 0.0
+
+
+def recall(labels: Labels, predicted: Labels) -> float:
+    """True positives among the positive ones; 0 where none is positive."""
+    return float(predicted[labels == 1].mean()) if labels.any() else 0.0
+
+
+def f1(labels: Labels, predicted: Labels) -> float:
+    """2 TP / (2 TP + FP + FN).
+
+    >>> f1(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0]))
+    0.5
+    """
+    total = labels.sum() + predicted.sum()
+    return float(2 * (labels & predicted).sum() / total) if total else 0.0
+
+
+def accuracy(labels: Labels, predicted: Labels) -> float:
+    """The share of right decisions."""
+    return float((labels == predicted).mean())
+
+
+def share(cases: Labels) -> float:
+    """The share of the cases that are 1."""
+    return float(cases.mean())
+
+
+def recall_at(ranks: Values, k: int) -> float:
+    """The share of queries whose item is among the first k; a rank is 1 for the first and inf for a miss.
+
+    >>> recall_at(np.array([1, 3, np.inf]), 2)
+    0.3333333333333333
+    """
+    return float((ranks <= k).mean())
+
+
+def mean_reciprocal_rank(ranks: Values) -> float:
+    """The mean of 1 / rank, a miss counting 0.
+
+    >>> mean_reciprocal_rank(np.array([1, 2, np.inf]))
+    0.5
+    """
+    return float((1 / ranks).mean())
+
+
+def interval(
+    figure: Callable[..., float], clusters: Sequence[str], *columns: npt.NDArray[np.generic], seed: int = 42
+) -> tuple[float, float]:
+    """95 % bootstrap interval of a figure, resampling whole clusters: reports of one group are no independent cases.
+
+    Args:
+        figure: Takes the resampled columns.
+        clusters: The cluster of each row.
+        *columns: Arrays with a row per case.
+        seed: Of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(np.array(clusters), return_inverse=True)
+    rows_of = [np.flatnonzero(index == number) for number in range(len(names))]
+    values = []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([rows_of[number] for number in rng.integers(0, len(names), len(names))])
+        values.append(figure(*(column[rows] for column in columns)))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
