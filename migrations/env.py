@@ -10,7 +10,7 @@ from storage.models import Base
 
 def run_migrations() -> None:
     """Run the migrations on the database given by `storage.schema`, or else by the settings."""
-    database = context.config.attributes.get("database") or Database(load_settings().url)
+    database = context.config.attributes.get("database") or Database.of(load_settings())
     engine = database.engine.execution_options(begin="BEGIN IMMEDIATE")
     with engine.connect() as connection:
         # Batch mode copies a table and drops the old one, which foreign keys would forbid; checked below instead.
@@ -23,7 +23,6 @@ def run_migrations() -> None:
             broken = connection.execute(text("PRAGMA foreign_key_check")).all()
             if broken:
                 raise RuntimeError(f"the migration breaks {len(broken)} foreign keys, first: {broken[0]}")
-        connection.connection.driver_connection.execute("PRAGMA foreign_keys = ON")
 
 
 run_migrations()

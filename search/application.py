@@ -27,8 +27,12 @@ class Application:
 
     @cached_property
     def database(self) -> Database:
-        """The database of the settings; it need not exist yet."""
-        return Database(self.settings.url)
+        """The database of the settings; it need not exist yet.
+
+        Raises:
+            SettingsError: `LOSTFOUND_DATABASE_URL` is not the URL of an SQLite file.
+        """
+        return Database.of(self.settings)
 
     @cached_property
     def encoder(self) -> BiEncoder:

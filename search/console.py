@@ -20,42 +20,52 @@ err = Console(stderr=True, highlight=False)
 
 def print_json(value: Any) -> None:
     """One line of JSON on stdout; dates in ISO form."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=not is_utf8, default=str) + "\n")
 
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    err.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+    err.print(Text(f"warning: {_one_line(message)}", style="yellow"), soft_wrap=True)
 
 
 def fail(message: str) -> None:
     """One line on stderr."""
-    err.print(Text(f"error: {' '.join(message.split())}", style="red"), soft_wrap=True)
+    err.print(Text(f"error: {_one_line(message)}", style="red"), soft_wrap=True)
 
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, or nothing where that is no terminal; yields what advances it."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=err, transient=True, disable=not err.is_terminal, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
 
 
 def print_fields(title: str, fields: dict[str, Any]) -> None:
     """A table of names and values."""
-    table = Table("", "", title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, value in fields.items():
         table.add_row(Text(name.replace("_", " ")), Text("–" if value is None else str(value)))
     out.print(table)
 
 
-def print_answer(answer: Answer) -> None:
-    """The matches of a query as a table, or that there is none."""
+def print_answer(answer: Answer, warned: set[str] | None = None) -> None:
+    """The matches of a query as a table, or that there is none; a warning that is in `warned` is not repeated."""
+    warned = set() if warned is None else warned
     for warning in answer.warnings:
-        warn(warning)
+        if warning not in warned:
+            warn(warning)
+            warned.add(warning)
     if answer.matches:
-        table = Table("#", "score", "reference", "description", "found", title=Text(answer.query), title_justify="left")
+        table = Table(title=Text(answer.query), title_justify="left")
+        for name in ("#", "score", "reference", "description", "found"):
+            table.add_column(name, overflow="fold")
         for match in answer.matches:
             table.add_row(
                 str(match.rank),
@@ -73,6 +83,11 @@ def print_answer(answer: Answer) -> None:
 def answer_as_json(answer: Answer) -> dict[str, Any]:
     """An answer for `print_json`."""
     return asdict(answer)
+
+
+def _one_line(message: str) -> str:
+    """The message without what would break the line or the terminal."""
+    return "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
 
 
 def _found(match: Match) -> str:

@@ -1,7 +1,7 @@
 """The only writer: an item, its vector and its entry in the change log are committed together."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from search.encoder import BiEncoder, Vectors
-from search.errors import DuplicateReferenceError
-from search.item_file import ItemFile, Reject, rejects_writer
+from search.encoder import BiEncoder
+from search.errors import DatabaseError, DuplicateReferenceError
+from search.item_file import ItemFile, Reject
 from search.item_input import ImportedItem, ItemUpdate, NewItem
+from search.rejects import RejectsFile
 from search.text import text_hash, text_of
+from search.types import Advance, Vectors
 from storage import changes, items, vectors
 from storage.chunks import chunks
 from storage.database import Database
@@ -46,7 +48,8 @@ class ImportSummary:
 class Ingest:
     """Adds, updates and withdraws items.
 
-    Texts are encoded before the write lock is taken, so searches and other writers wait for no model.
+    Texts are encoded before the write lock is taken, so other writers wait for no model; only a text that another
+    process changed in between is encoded under the lock.
     """
 
     def __init__(self, database: Database, encoder: BiEncoder) -> None:
@@ -79,45 +82,47 @@ class Ingest:
         """
         with self._database.read() as session:
             item = items.by_reference(session, reference)
-            before = text_of(item)
-            _apply(item, update)
-            prepared = self._encode([item]) if text_of(item) != before else {}
+            has_new_text = _apply(item, update).has_new_text
+        prepared = self._encode([item]) if has_new_text else {}
         with self._database.write() as session:
             item = items.by_reference(session, reference)
-            if _apply(item, update):
+            applied = _apply(item, update)
+            if applied.has_new_text:
                 self._save(session, [item], prepared)
-            return item
+            elif applied.changed:
+                changes.append(session, [item.id])
+        return item
 
     def withdraw(self, reference: str, status: Status) -> Item:
         """Take an item out of what searches find: returned to its owner, or disposed of. Raises as `update`."""
         return self.update(reference, ItemUpdate(status=status))
 
-    def import_file(
-        self, path: Path, rejects_path: Path, advance: Callable[[int], None] | None = None
-    ) -> ImportSummary:
+    def import_file(self, path: Path, rejects_path: Path, advance: Advance | None = None) -> ImportSummary:
         """Store the good rows of a CSV or JSON Lines file, in batches that commit; a known reference is an update.
 
-        An interrupted import keeps the batches it has committed; repeating it ends in the same state.
+        An interrupted import keeps the batches that it has committed; repeating it ends in the same state.
 
         Args:
             path: The file, with the fields of an item as columns.
-            rejects_path: Where the bad rows go, written at the end.
+            rejects_path: Where the bad rows go.
             advance: Called with the number of bytes read since the last call.
 
         Raises:
             InputFileError: The file cannot be read, or the rejects cannot be written.
-            DatabaseError: The database does not take a batch; earlier ones are stored.
+            DatabaseError: The database does not take a batch; the message says how many rows are stored.
         """
         file = ItemFile(path)
         outcomes: Counter[Outcome] = Counter()
-        rejected = position = 0
-        with rejects_writer(rejects_path) as reject:
+        position = 0
+        with RejectsFile(rejects_path, path) as rejects:
             for batch in chunks(file, ROWS_PER_COMMIT):
                 for row in batch:
                     if isinstance(row, Reject):
-                        reject(row)
-                        rejected += 1
-                outcomes += self.upsert([row for row in batch if isinstance(row, ImportedItem)])
+                        rejects.write(row)
+                try:
+                    outcomes += self.upsert([row for row in batch if isinstance(row, ImportedItem)])
+                except DatabaseError as error:
+                    raise DatabaseError(f"{error}; {outcomes.total()} rows of {path} are stored") from error
                 if advance:
                     advance(file.position - position)
                 position = file.position
@@ -125,8 +130,8 @@ class Ingest:
             added=outcomes[Outcome.ADDED],
             updated=outcomes[Outcome.UPDATED],
             unchanged=outcomes[Outcome.UNCHANGED],
-            rejected=rejected,
-            rejects_file=rejects_path if rejected else None,
+            rejected=rejects.count,
+            rejects_file=rejects.path if rejects.count else None,
             ignored_columns=sorted(file.ignored),
         )
 
@@ -161,7 +166,7 @@ class Ingest:
                 item = known[row.reference] = Item(**row.given())
                 outcome = Outcome.ADDED
             else:
-                outcome = Outcome.UPDATED if _apply(item, row) else Outcome.UNCHANGED
+                outcome = Outcome.UPDATED if _apply(item, row).changed else Outcome.UNCHANGED
             outcomes[outcome] += 1
             if outcome is not Outcome.UNCHANGED:
                 changed[row.reference] = item
@@ -203,9 +208,16 @@ def _require_free(session: Session, reference: str | None) -> None:
         )
 
 
-def _apply(item: Item, update: ItemUpdate) -> bool:
-    """Set the given fields; whether any of them changed."""
+@dataclass(frozen=True)
+class _Applied:
+    changed: bool
+    has_new_text: bool
+
+
+def _apply(item: Item, update: ItemUpdate) -> _Applied:
+    """Set the given fields."""
+    before = text_of(item)
     different: dict[str, Any] = {name: value for name, value in update.given().items() if getattr(item, name) != value}
     for name, value in different.items():
         setattr(item, name, value)
-    return bool(different)
+    return _Applied(changed=bool(different), has_new_text=text_of(item) != before)

@@ -2,48 +2,61 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from search.errors import InputFileError, InvalidItemError
 from search.item_input import ImportedItem, parse
+from search.line_reader import LineReader, LineTooLongError
 
-LINE_LIMIT = 1 << 20
-"""Bytes. No item is as long; a longer line is cut and its row rejected."""
+RECORD_LIMIT = 32_768
+"""Characters of one CSV row. A longer one is taken for a quotation mark that is not closed."""
 
 COLUMNS = frozenset(ImportedItem.model_fields)
 REQUIRED = frozenset({"reference", "description"})
+SUFFIXES = (".csv", ".jsonl", ".ndjson")
+DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that was not stored, why, and the row itself, to be mended and imported again."""
+    """A row that was not stored."""
 
     line: int
     """Where the row begins; the first line of the file is 1."""
     reason: str
-    row: Any
+    row: str
+    """Its text as it stands in the file, bytes that are not UTF-8 as \\x.., cut to 4,000 characters."""
 
 
 @dataclass
 class ItemFile:
     """A file of items.
 
-    Iterating yields a `ImportedItem` or a `Reject` per row, in the order of the file, and leaves in `ignored` the
+    Iterating yields an `ImportedItem` or a `Reject` per row, in the order of the file, and leaves in `ignored` the
     columns that are no field of an item, and in `position` how many bytes have been read.
     """
 
     path: Path
     ignored: set[str] = field(default_factory=set)
     position: int = 0
+    size: int = field(init=False)
+    """Bytes."""
 
-    @property
-    def size(self) -> int:
-        """The size of the file in bytes."""
-        return self.path.stat().st_size
+    def __post_init__(self) -> None:
+        """Check that there is such a file.
+
+        Raises:
+            InputFileError: There is none, or it is named by another kind.
+        """
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise InputFileError(f"{self.path} is named neither *.csv nor *.jsonl; rename it by what is in it")
+        try:
+            self.size = self.path.stat().st_size
+        except OSError as error:
+            raise InputFileError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def __iter__(self) -> Iterator[ImportedItem | Reject]:
         """Read the file.
@@ -51,114 +64,93 @@ class ItemFile:
         Raises:
             InputFileError: It cannot be read, or is neither CSV with the needed columns nor JSON Lines.
         """
-        readers = {".csv": self._csv_rows, ".jsonl": self._json_rows, ".ndjson": self._json_rows}
-        reader = readers.get(self.path.suffix.lower())
-        if reader is None:
-            raise InputFileError(f"{self.path} is named neither *.csv nor *.jsonl; rename it by what is in it")
+        reader = self._csv_rows if self.path.suffix.lower() == ".csv" else self._json_rows
         try:
-            with self.path.open("rb") as file:
-                for line, row in reader(file):
-                    yield row if isinstance(row, Reject) else self._item(line, row)
+            file: BinaryIO = self.path.open("rb")
         except OSError as error:
             raise InputFileError(f"{self.path} cannot be read: {error.strerror}") from error
+        with file:
+            lines = LineReader(file, self.path)
+            for row in reader(lines):
+                self.position = lines.position
+                if isinstance(row, str):
+                    yield Reject(lines.record_line, row, lines.record_text())
+                else:
+                    yield self._item(row, lines)
+            self.position = lines.position
 
-    def _item(self, line: int, row: dict[str, Any]) -> ImportedItem | Reject:
-        self.ignored.update(str(name) for name in row if name not in COLUMNS)
+    def _item(self, row: dict[str, Any], lines: LineReader) -> ImportedItem | Reject:
+        self.ignored.update(ascii(name)[1:-1] for name in row if name not in COLUMNS)
+        given = {name: value for name, value in row.items() if name in COLUMNS}
+        if given.get("status") in (None, ""):
+            given.pop("status", None)
         try:
-            return parse(ImportedItem, row)
+            return parse(ImportedItem, given)
         except InvalidItemError as error:
-            return Reject(line, str(error), row)
+            return Reject(lines.record_line, str(error), lines.record_text())
 
-    def _json_rows(self, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
-        for number, line in enumerate(self._lines(file), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, Reject(number, f"is not JSON: {error}", _printable(line))
-                continue
-            if isinstance(row, dict):
-                yield number, row
-            else:
-                yield number, Reject(number, "is not a JSON object", row)
-
-    def _csv_rows(self, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
-        lines = self._lines(file)
-        header_line = next(lines, "")
-        delimiter = max(",;\t", key=header_line.count)
-        header = [name.strip().lower() for name in next(csv.reader([header_line], delimiter=delimiter), [])]
-        if missing := REQUIRED - set(header):
-            raise InputFileError(
-                f"{self.path} has no column {' and no column '.join(sorted(missing))}; its first line must name "
-                f"the columns, it is {header_line.strip()[:100]!r}"
-            )
-        if len(set(header)) < len(header):
-            raise InputFileError(f"{self.path} names a column twice: {header_line.strip()[:200]!r}")
-        reader = csv.reader(lines, delimiter=delimiter)
+    def _json_rows(self, lines: LineReader) -> Iterator[dict[str, Any] | str]:
+        """The fields of each row, or why it has none."""
         while True:
-            line = reader.line_num + 2
+            lines.begin_record()
+            try:
+                line = next(lines)
+                if not line.strip():
+                    continue
+                # Numbers stay as they are written: a reference 007.50 is no float.
+                row = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            except StopIteration:
+                return
+            except (ValueError, RecursionError, LineTooLongError) as error:
+                yield f"is not JSON: {error}"
+                continue
+            yield row if isinstance(row, dict) else "is not a JSON object"
+
+    def _csv_rows(self, lines: LineReader) -> Iterator[dict[str, Any] | str]:
+        """The fields of each row, or why it has none."""
+        header, delimiter = self._header(lines)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        while True:
+            lines.begin_record(limit=RECORD_LIMIT)
             try:
                 values = next(reader)
             except StopIteration:
                 return
-            except csv.Error as error:
-                yield line, Reject(line, f"is not CSV: {error}; look for a quotation mark that is not closed", None)
+            except (csv.Error, LineTooLongError) as error:
+                # What follows the first line may be good rows that an open quotation mark has swallowed.
+                lines.resume_after_first_line()
+                reader = csv.reader(lines, delimiter=delimiter, strict=True)
+                yield f"is not CSV: {error}"
                 continue
             if not values:
                 continue
-            row: dict[str, Any] = dict(zip(header, values, strict=False))
-            if len(values) != len(header):
-                reason = f"has {len(values)} values for {len(header)} columns"
-                yield line, Reject(line, reason, [_printable(value) for value in values])
-                continue
-            if not row.get("status", "").strip():
-                row.pop("status", None)
-            yield line, row
+            if len(values) == len(header):
+                yield {name: value for name, value in zip(header, values, strict=True) if name}
+            else:
+                yield f"has {len(values)} values for {len(header)} columns"
 
-    def _lines(self, file: BinaryIO) -> Iterator[str]:
-        """The lines as text; bytes that are not UTF-8 stay visible as surrogates, for their row to be rejected."""
-        if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
-            raise InputFileError(f"{self.path} is UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
-        first = True
-        while raw := file.readline(LINE_LIMIT):
-            whole = raw
-            while not whole.endswith(b"\n") and (more := file.readline(LINE_LIMIT)):
-                whole = more  # the rest of a line over the limit is passed over
-            self.position = file.tell()
-            text = raw.decode("utf-8-sig" if first else "utf-8", errors="surrogateescape")
-            first = False
-            # Without quotes: one that is never closed would swallow the rows that follow.
-            yield text if whole is raw else text.replace('"', " ") + "\n"
-
-
-@contextmanager
-def rejects_writer(path: Path) -> Iterator[Callable[[Reject], None]]:
-    """Write rejects as JSON Lines; the file appears complete at the end of the block, or not at all.
-
-    Without any reject the file that an earlier import left is removed.
-
-    Raises:
-        InputFileError: The file cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-
-            def write(reject: Reject) -> None:
-                file.write(json.dumps(asdict(reject)) + "\n")
-
-            yield write
-        if partial.stat().st_size:
-            partial.replace(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputFileError(f"{path} cannot be written: {error.strerror}; name another file with --rejects") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    def _header(self, lines: LineReader) -> tuple[list[str], str]:
+        """The column names, "" for a column without one, and the delimiter that separates them."""
+        lines.begin_record()
+        try:
+            line = next((line for line in lines if line.strip()), "")
+            if line.lower().startswith("sep="):  # Excel's note to itself
+                line = next(lines, "")
+            headers = {delimiter: _names(line, delimiter) for delimiter in DELIMITERS}
+        except (csv.Error, LineTooLongError) as error:
+            raise InputFileError(f"{self.path} has no first line that names the columns: {error}") from error
+        for delimiter, header in headers.items():
+            if set(header) >= REQUIRED:
+                named = [name for name in header if name]
+                if len(set(named)) < len(named):
+                    raise InputFileError(f"{self.path} names a column twice: {line.strip()[:200]!a}")
+                return header, delimiter
+        header = max(headers.values(), key=len)
+        raise InputFileError(
+            f"{self.path} has no column {' and no column '.join(sorted(REQUIRED - set(header)))}; its first line must "
+            f"name the columns, it is {line.strip()[:100]!a}"
+        )
 
 
-def _printable(text: str) -> str:
-    return text.strip("\r\n")[:4000]
+def _names(line: str, delimiter: str) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter), [])]

@@ -8,41 +8,70 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from search.errors import InvalidItemError
+from search.text import has_content, is_utf8
 from storage.models import Item, Status
 
 EARLIEST = date(1900, 1, 1)
 
+DIRECTION_OVERRIDES = "\u202d\u202e"
+"""They would show a text in another order than it is stored."""
 
-def _clean(value: Any) -> Any:
-    """Text in one Unicode form, without white space at the ends and without what would garble a terminal or a file."""
+
+def clean(value: Any) -> Any:
+    """Text in one Unicode form, without white space at the ends; "" where nothing can be seen.
+
+    Raises:
+        ValueError: It is not UTF-8, or has characters that would garble a terminal or a file.
+    """
     if not isinstance(value, str):
         return value
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not is_utf8(value):
         raise ValueError("is not UTF-8")
     value = unicodedata.normalize("NFC", value).strip()
     for character in value:
-        if unicodedata.category(character) == "Cc" and character not in "\n\r\t":
-            raise ValueError(f"has the control character {character!r}")
-    return value
+        if character in DIRECTION_OVERRIDES or (unicodedata.category(character) == "Cc" and character not in "\n\r\t"):
+            raise ValueError(f"has the control character {character!a}")
+    return value if has_content(value) else ""
 
 
-def _blank_to_none(value: Any) -> Any:
-    return _clean(value) or None
+def _clean_reference(value: Any) -> Any:
+    cleaned = clean(value)
+    if isinstance(cleaned, str) and not cleaned.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return cleaned
 
 
-def _plain_date(value: Any) -> Any:
-    """Only YYYY-MM-DD: 03/04/2026 is another day on the other side of an ocean."""
+def _none_if_blank(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def parse_day(value: Any) -> date | None:
+    """A day from YYYY-MM-DD alone: 03/04/2026 is another day on the other side of an ocean.
+
+    Raises:
+        ValueError: It has another form, or there is no such day.
+    """
     if value is None or isinstance(value, date):
         return value
     text = str(value).strip()
     if not text:
         return None
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        raise ValueError(f"{text[:40]!r} is not a date in the form YYYY-MM-DD")
-    found_on = date.fromisoformat(text)
-    if not EARLIEST <= found_on <= datetime.now(UTC).date() + timedelta(days=1):
-        raise ValueError(f"{text} is before {EARLIEST} or in the future")
-    return found_on
+    try:
+        # fromisoformat alone would take 20260102 and 2026-W01-5 too
+        return date.fromisoformat(text if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) else "")
+    except ValueError:
+        raise ValueError(f"{text[:40]!a} is not a date in the form YYYY-MM-DD") from None
+
+
+def _plausible_day(value: Any) -> date | None:
+    day = parse_day(value)
+    if day is not None and not EARLIEST <= day <= datetime.now(UTC).date() + timedelta(days=1):
+        raise ValueError(f"{day} is before {EARLIEST} or in the future")
+    return day
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def _not_none(value: Any) -> Any:
@@ -51,18 +80,24 @@ def _not_none(value: Any) -> Any:
     return value
 
 
-Description = Annotated[str, Field(min_length=1, max_length=4000), BeforeValidator(_clean), BeforeValidator(_not_none)]
-Reference = Annotated[str, Field(min_length=1, max_length=64), BeforeValidator(_clean), BeforeValidator(_not_none)]
-OptionalReference = Annotated[str | None, Field(max_length=64), BeforeValidator(_blank_to_none)]
-Short = Annotated[str | None, Field(max_length=100), BeforeValidator(_blank_to_none)]
-Place = Annotated[str | None, Field(max_length=200), BeforeValidator(_blank_to_none)]
-FoundOn = Annotated[date | None, BeforeValidator(_plain_date)]
+# pydantic runs the last BeforeValidator first
+Description = Annotated[str, Field(min_length=1, max_length=4000), BeforeValidator(clean), BeforeValidator(_not_none)]
+Reference = Annotated[
+    str, Field(min_length=1, max_length=64), BeforeValidator(_clean_reference), BeforeValidator(_not_none)
+]
+OptionalReference = Annotated[
+    str | None, Field(max_length=64), BeforeValidator(_none_if_blank), BeforeValidator(_clean_reference)
+]
+Short = Annotated[str | None, Field(max_length=100), BeforeValidator(_none_if_blank), BeforeValidator(clean)]
+Place = Annotated[str | None, Field(max_length=200), BeforeValidator(_none_if_blank), BeforeValidator(clean)]
+FoundOn = Annotated[date | None, BeforeValidator(_plausible_day)]
+StatusField = Annotated[Status, BeforeValidator(_lower)]
 
 
 class ItemUpdate(BaseModel):
     """New values for some fields of an item; a field that was not given keeps its value."""
 
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="ignore")
 
     description: Description = ""
     category: Short = None
@@ -71,7 +106,7 @@ class ItemUpdate(BaseModel):
     office: Short = None
     place: Place = None
     found_on: FoundOn = None
-    status: Status = Status.HELD
+    status: StatusField = Status.HELD
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, by name."""
@@ -126,4 +161,4 @@ def _reason(details: Any) -> str:
         case "value_error":
             return str(details["ctx"]["error"])
         case _:
-            return f"{repr(details['input'])[:40]}: {details['msg'][0].lower()}{details['msg'][1:]}"
+            return f"{ascii(details['input'])[:40]}: {details['msg'][0].lower()}{details['msg'][1:]}"

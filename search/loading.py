@@ -29,7 +29,7 @@ def resolve_device(wanted: str) -> str:
 def precision(device: str) -> torch.dtype:
     """Half precision on a GPU (bfloat16 where it has it), else float32."""
     if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.float16 if device == "mps" else torch.float32
 
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from search.encoder import Advance, BiEncoder
+from search.encoder import BiEncoder
 from search.errors import QueryError
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
-from search.text import text_of
+from search.text import clean_query, text_of
 from search.threshold import load_threshold
+from search.types import Advance
 from storage import items
 from storage.database import Database
 from storage.items import Filters
@@ -79,11 +80,7 @@ class SearchPipeline:
     """
 
     def __init__(self, database: Database, encoder: BiEncoder, reranker: Reranker) -> None:
-        """Bind the parts.
-
-        Raises:
-            FingerprintError: The threshold beside the reranker was fitted for another one.
-        """
+        """Bind the parts; models and index are loaded by the first query."""
         self._database = database
         self._encoder = encoder
         self._reranker = reranker
@@ -104,7 +101,7 @@ class SearchPipeline:
             advance: Called with the number of pairs reranked since the last call.
 
         Raises:
-            QueryError: A query is empty, or the request is out of range.
+            QueryError: A query is empty or not UTF-8, or the request is out of range.
             FingerprintError: No item has a vector of this encoder, or the threshold is another reranker's.
             DatabaseError: The database cannot be read.
         """
@@ -114,14 +111,19 @@ class SearchPipeline:
         texts = [text for text, _ in cut]
         if not texts:
             return []
-        vectors = self._encoder.encode(texts)
+        for query, text in zip(queries, texts, strict=True):
+            if not text:
+                raise QueryError(
+                    f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words"
+                )
+        vectors = self._encoder.encode_queries(texts)
         with self._database.read() as session:
-            candidates = self._retriever.retrieve(session, vectors, max(request.depth, request.top), request.filters)
-            found = items.by_ids(session, {candidate.item_id for row in candidates for candidate in row})
-        shared_warnings = threshold_warnings + self._retriever.warnings()
+            retrieval = self._retriever.retrieve(session, vectors, max(request.depth, request.top), request.filters)
+            found = items.by_ids(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
+        shared_warnings = threshold_warnings + self._without_vector_warning(retrieval.without_vector)
 
         # A thread that shares the index may have added an item after this session's snapshot.
-        candidates = [[candidate for candidate in row if candidate.item_id in found] for row in candidates]
+        candidates = [[candidate for candidate in row if candidate.item_id in found] for row in retrieval.candidates]
         pairs = [
             (text, text_of(found[candidate.item_id]))
             for text, row in zip(texts, candidates, strict=True)
@@ -150,6 +152,14 @@ class SearchPipeline:
             )
         return answers
 
+    def _without_vector_warning(self, count: int) -> list[str]:
+        if not count:
+            return []
+        return [
+            f"{count} items have no vector of encoder {self._encoder.name!r} and were not searched; "
+            "run `lostfound reindex`"
+        ]
+
     def _threshold(self, request: Request) -> tuple[float | None, list[str]]:
         if request.show_all:
             return None, []
@@ -164,26 +174,15 @@ class SearchPipeline:
         return fitted.threshold, []
 
 
-def clean_query(query: str) -> str:
-    """A query without white space at its ends.
-
-    Raises:
-        QueryError: Nothing is left, or it is not text.
-    """
-    cleaned = query.strip()
-    if not cleaned:
-        raise QueryError('the query is empty; describe what was lost, e.g. `lostfound search "black umbrella"`')
-    if "\0" in cleaned or any("\ud800" <= character <= "\udfff" for character in cleaned):
-        raise QueryError(f"the query is not UTF-8 text: {cleaned[:40]!r}; type it again")
-    return cleaned
-
-
 def _checked(request: Request) -> Request:
     for name in ("top", "depth"):
         if getattr(request, name) < 1:
             raise QueryError(f"{name} is {getattr(request, name)}, it must be at least 1")
     if request.min_score is not None and not 0 <= request.min_score <= 1:
         raise QueryError(f"min_score is {request.min_score}, a score lies between 0 and 1")
+    filters = request.filters
+    if filters.found_from and filters.found_to and filters.found_from > filters.found_to:
+        raise QueryError(f"the first day, {filters.found_from}, is after the last, {filters.found_to}")
     return request
 
 

@@ -2,21 +2,30 @@
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from search.errors import InputFileError
+from search.errors import InputFileError, QueryError
+from search.line_reader import BYTE_ORDER_MARKS
+from search.text import clean_query
 
 TEXT_LIMIT = 1 << 20
 """Characters. The models read a small part of this."""
+
+
+def _as_query(text: str) -> str:
+    try:
+        return clean_query(text)
+    except QueryError as error:
+        raise ValueError(str(error)) from None
 
 
 class QueryRecord(BaseModel):
     """One query of a file."""
 
     query_id: str | int
-    text: str = Field(max_length=TEXT_LIMIT)
+    text: Annotated[str, Field(max_length=TEXT_LIMIT), AfterValidator(_as_query)]
 
 
 class PairRecord(BaseModel):
@@ -38,11 +47,13 @@ def read_records(model: type[Record], path: Path) -> list[Record]:
         InputFileError: The file cannot be read, or a line is no such record; the message names the line.
     """
     try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        content = _standard_input() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise InputFileError(f"{path} cannot be read: {error.strerror}") from error
+    if content[:2] in BYTE_ORDER_MARKS:
+        raise InputFileError(f"{path} is {BYTE_ORDER_MARKS[content[:2]]}; save it as UTF-8")
     records = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -55,3 +66,9 @@ def read_records(model: type[Record], path: Path) -> list[Record]:
                 f"{path}, line {number}: {where}{first['msg']}; each line must be a JSON object with {keys}"
             ) from None
     return records
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise InputFileError("standard input is closed; name a file")
+    return sys.stdin.buffer.read()

@@ -1,10 +1,10 @@
 """The nightly job: every item gets the vector of its present text by the present encoder."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from search.encoder import BiEncoder
 from search.ingest import ROWS_PER_COMMIT, Ingest
+from search.types import Advance
 from storage import items, vectors
 from storage.database import Database
 
@@ -16,13 +16,13 @@ class ReindexSummary:
     items: int
     """Items looked at."""
     encoded: int
-    """Those that had no vector of this encoder and their present text."""
+    """Those that had no sound vector of this encoder and their present text."""
     dropped: int
     """Vectors by other encoders that were deleted."""
 
 
-def reindex(database: Database, encoder: BiEncoder, advance: Callable[[int], None] | None = None) -> ReindexSummary:
-    """Encode what lacks a vector, in batches that commit, then drop the vectors by other encoders.
+def reindex(database: Database, encoder: BiEncoder, advance: Advance | None = None) -> ReindexSummary:
+    """Encode what lacks a sound vector, in batches that commit, then drop the vectors by other encoders.
 
     A killed run is taken up by the next one. Searches and writers go on all the while.
 
@@ -39,8 +39,12 @@ def reindex(database: Database, encoder: BiEncoder, advance: Callable[[int], Non
     while True:
         with database.read() as session:
             ids = items.ids_after(session, last, ROWS_PER_COMMIT)
+            damaged = vectors.damaged(session, encoder.fingerprint, encoder.dim, ids)
         if not ids:
             break
+        if damaged:
+            with database.write() as session:
+                vectors.delete_of(session, encoder.fingerprint, damaged)
         encoded += ingest.encode_stale(ids)
         last = ids[-1]
         seen += len(ids)

@@ -1,21 +1,18 @@
 """The cross-encoder: how probable it is that a lost report and a found description are of one object."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from search import model_folder
 from search.errors import ModelError
+from search.types import Advance, Scores
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-Scores = npt.NDArray[np.float32]
-Advance = Callable[[int], None]
-"""Called with the number of pairs done since the last call."""
 
 BATCHES_PER_STEP = 16
 
@@ -47,6 +44,8 @@ class Reranker:
         self.folder = model_folder.find_model(name)
         self._device = device
         self._batch_size = batch_size
+        self._lock = threading.RLock()  # a tokenizer holds state while it reads
+        self._loaded: CrossEncoder | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,9 +85,10 @@ class Reranker:
         for start in range(0, len(pairs), step):
             part = list(pairs[start : start + step])
             # A hub model may save another activation; ours is a probability for every model.
-            scores = self._model.predict(
-                part, batch_size=self._batch_size, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False
-            )
+            with self._lock:
+                scores = self._model().predict(
+                    part, batch_size=self._batch_size, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False
+                )
             parts.append(np.asarray(scores, dtype=np.float32))
             if advance:
                 advance(len(part))
@@ -97,14 +97,15 @@ class Reranker:
             raise ModelError(f"the reranker {self.folder} returned scores that are no numbers; its weights are damaged")
         return scores
 
-    @cached_property
     def _model(self) -> "CrossEncoder":
-        from sentence_transformers import CrossEncoder  # noqa: PLC0415  seconds to import
+        if self._loaded is None:
+            from sentence_transformers import CrossEncoder  # noqa: PLC0415  seconds to import
 
-        from search.loading import load_model  # noqa: PLC0415
+            from search.loading import load_model  # noqa: PLC0415
 
-        model_folder.require_kind(self.folder, "cross-encoder")
-        model: CrossEncoder = load_model(CrossEncoder, self.folder, self._device)
-        if model.num_labels != 1:
-            raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
-        return model
+            model_folder.require_kind(self.folder, "cross-encoder")
+            model = load_model(CrossEncoder, self.folder, self._device)
+            if model.num_labels != 1:
+                raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
+            self._loaded = model
+        return self._loaded

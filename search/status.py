@@ -1,47 +1,68 @@
 """What `lostfound status` tells. Loads no model."""
 
+from collections.abc import Callable
 from typing import Any
 
 from search.application import Application
+from search.encoder import BiEncoder
+from search.errors import ModelError
+from search.reranker import Reranker
 from search.threshold import FILE_NAME, load_threshold
 from storage import changes, items, vectors
-from storage.database import REVISION, database_file
+from storage.database import REVISION
+from storage.items import Filters
 from storage.models import Status
 
 
 def collect_status(application: Application) -> dict[str, dict[str, Any]]:
-    """The state of the office by section: items, vectors, index, models, threshold.
+    """The state of the office by section; a model or threshold that cannot be used is told in its section.
 
     Raises:
         DatabaseError: The database cannot be read.
-        ModelError: A model of the settings is missing, or its threshold is another model's.
     """
-    encoder, reranker = application.encoder, application.reranker
-    with application.database.read() as session:
+    database = application.database
+    with database.read() as session:
+        report: dict[str, dict[str, Any]] = {"database": {"file": str(database.file), "revision": REVISION}}
         by_status = items.count_by_status(session)
-        by_encoder = vectors.count_by_encoder(session)
-        last_change = changes.last_number(session)
-    of_this = by_encoder.pop(encoder.fingerprint, 0)
-    total = sum(by_status.values())
-    threshold = load_threshold(reranker)
-    return {
-        "database": {"file": str(database_file(application.database.url)), "revision": REVISION},
-        "items": {status.value: count for status, count in by_status.items()} | {"total": total},
-        "vectors": {
-            "of this encoder": of_this,
-            "of other encoders": sum(by_encoder.values()),
-            "missing": total - of_this,
-        },
-        "index": {
-            "kind": "exact, built in memory from the vectors of the held items",
-            "items": by_status[Status.HELD],
-            "last change": last_change,
-        },
-        "encoder": {"name": encoder.name, "folder": str(encoder.folder), "fingerprint": encoder.fingerprint},
-        "reranker": {"name": reranker.name, "folder": str(reranker.folder), "fingerprint": reranker.fingerprint},
-        "threshold": {
-            "value": threshold.threshold if threshold else None,
-            "policy": threshold.policy if threshold else "none fitted: nothing is hidden",
-            "source": str(reranker.folder / FILE_NAME) if threshold else None,
-        },
+        report["items"] = {status.value: count for status, count in by_status.items()}
+        report["items"]["total"] = sum(by_status.values())
+        try:
+            encoder = application.encoder.fingerprint
+            by_encoder = vectors.count_by_encoder(session)
+            of_this = by_encoder.pop(encoder, 0)
+            report["vectors"] = {
+                "of this encoder": of_this,
+                "of other encoders": sum(by_encoder.values()),
+                "missing": report["items"]["total"] - of_this,
+            }
+            report["index"] = {
+                "kind": "exact, built in memory from the vectors of the held items",
+                "items": by_status[Status.HELD] - vectors.count_without(session, encoder, Filters(Status.HELD)),
+                "last change": changes.last_number(session),
+            }
+        except ModelError:
+            pass  # told by the section of the encoder
+    return report | {
+        "encoder": _told(lambda: _model(application.encoder)),
+        "reranker": _told(lambda: _model(application.reranker)),
+        "threshold": _told(lambda: _threshold(application)),
     }
+
+
+def _told(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return collect()
+    except ModelError as error:
+        return {"error": str(error)}
+
+
+def _model(model: BiEncoder | Reranker) -> dict[str, Any]:
+    return {"name": model.name, "folder": str(model.folder), "fingerprint": model.fingerprint}
+
+
+def _threshold(application: Application) -> dict[str, Any]:
+    threshold = load_threshold(application.reranker)
+    if threshold is None:
+        return {"value": None, "policy": "none fitted: nothing is hidden", "source": None}
+    source = application.reranker.folder / FILE_NAME
+    return {"value": threshold.threshold, "policy": threshold.policy, "source": str(source)}

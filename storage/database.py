@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, NullPool, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
 from search.errors import DatabaseError, SchemaError, SettingsError
+from search.settings import Settings
 
 REVISION = "0001"
 """The newest revision under `migrations/`, kept here so that no command imports Alembic to check it."""
@@ -18,19 +19,39 @@ REVISION = "0001"
 BUSY_TIMEOUT_MS = 30_000
 """How long a writer waits for another one. An import holds the lock for one batch, well under a second."""
 
+URL_OPTIONS = {"mode", "uri", "immutable"}
+"""What may follow the `?` of a database URL."""
+
 
 class Database:
     """An SQLite database in WAL mode: many readers beside one writer.
 
-    Readers see one snapshot for the whole `with` block; writers take the write lock at its start,
-    so change numbers are given in the order of the commits.
+    A session has a connection of its own, closed with it. Readers see one snapshot for the whole `with` block;
+    writers take the write lock at its start, so change numbers are given in the order of the commits.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = _sqlite_url(url)
-        self.engine = create_engine(self.url)
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.file = database_file(url)
+        self.engine = create_engine(url, poolclass=NullPool)
         event.listen(self.engine, "connect", _configure_connection)
         event.listen(self.engine, "begin", _begin)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Database":
+        """The database that the settings name; it need not exist yet.
+
+        Raises:
+            SettingsError: `LOSTFOUND_DATABASE_URL` is not the URL of an SQLite file.
+        """
+        if settings.database_url:
+            return cls(_sqlite_url(settings.database_url))
+        return cls.at(settings.data_dir / "lostfound.db")
+
+    @classmethod
+    def at(cls, file: Path) -> "Database":
+        """The database in this file; it need not exist yet."""
+        return cls(URL.create("sqlite", database=str(file)))
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -57,17 +78,13 @@ class Database:
 
     @contextmanager
     def _session(self, begin: str) -> Iterator[Session]:
-        self._require_file()
         bound = self.engine.execution_options(begin=begin)
-        with translated_errors(self.url), Session(bound, expire_on_commit=False) as session:
-            _check_revision(session.connection(), self.url)
-            yield session
-
-    def _require_file(self) -> None:
-        """Opening would create an empty file, and later say that tables are missing."""
-        path = database_file(self.url)
-        if not path.exists():
-            raise DatabaseError(f"no database at {path}; create it with `lostfound init`")
+        with translated_errors(self.file):
+            if not self.file.exists():  # opening would create an empty file
+                raise DatabaseError(f"no database at {self.file}; create it with `lostfound init`")
+            with Session(bound, expire_on_commit=False) as session:
+                _check_revision(session.connection(), self.file)
+                yield session
 
 
 def database_file(url: URL) -> Path:
@@ -76,64 +93,66 @@ def database_file(url: URL) -> Path:
 
 
 @contextmanager
-def translated_errors(url: URL) -> Iterator[None]:
-    """Turn what SQLite raises inside the block into a `DatabaseError` that says what to do."""
+def translated_errors(file: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise inside the block into a `DatabaseError` that says what to do."""
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         code = getattr(cause, "sqlite_errorname", "")
-        for prefix, advice in _ADVICE.items():
-            if code.startswith(prefix):
-                raise DatabaseError(f"{database_file(url)}: {advice} ({cause})") from error
-        raise DatabaseError(f"{database_file(url)}: {cause}") from error
+        advice = next((advice for prefix, advice in _ADVICE.items() if code.startswith(prefix)), "")
+        raise DatabaseError(f"{file} {advice} ({cause})" if advice else f"{file}: {cause}") from error
 
 
 _ADVICE = {
-    "SQLITE_FULL": "the disk is full; nothing of this step was stored, free some space and repeat it",
-    "SQLITE_IOERR": "the disk failed or is full; nothing of this step was stored, check it and repeat",
-    "SQLITE_READONLY": "the database is read-only; check the permissions of the file and its folder",
-    "SQLITE_BUSY": f"another process has held the database for {BUSY_TIMEOUT_MS // 1000} s; try again",
+    "SQLITE_FULL": "does not fit on the disk; nothing of this step was stored, free some space and repeat it",
+    "SQLITE_IOERR": "cannot be written, the disk failed or is full; nothing of this step was stored, repeat it",
+    "SQLITE_READONLY": "is read-only; correct the permissions of the file and its folder, or only to search it set "
+    "LOSTFOUND_DATABASE_URL=sqlite:///file:PATH?immutable=1&uri=true",
+    "SQLITE_BUSY": f"has been held by another process for {BUSY_TIMEOUT_MS // 1000} s; try again",
     "SQLITE_CANTOPEN": "cannot be opened; check that its folder exists and the permissions",
-    "SQLITE_NOTADB": "is not an SQLite database; name another one with LOSTFOUND_DATABASE_URL",
-    "SQLITE_CORRUPT": "the database is damaged; put a backup in its place",
+    "SQLITE_NOTADB": "is not an SQLite database; name another file with LOSTFOUND_DATABASE_URL",
+    "SQLITE_CORRUPT": "is damaged; put a backup in its place",
 }
 
 
 def _sqlite_url(url: str) -> URL:
+    example = "write sqlite:///path/to/lostfound.db"
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise SettingsError(
-            f"LOSTFOUND_DATABASE_URL = {url!r} is no URL; write sqlite:///path/to/lostfound.db"
-        ) from None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or ":memory:" in parsed.database:
-        raise SettingsError(
-            f"LOSTFOUND_DATABASE_URL = {url!r} names no SQLite file; write sqlite:///path/to/lostfound.db"
-        )
+    except (ArgumentError, ValueError):
+        raise SettingsError(f"LOSTFOUND_DATABASE_URL is no URL; {example}") from None
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite") or parsed.host or not parsed.database:
+        raise SettingsError(f"LOSTFOUND_DATABASE_URL = {shown!r} names no SQLite file; {example}")
+    if ":memory:" in parsed.database or parsed.query.get("mode") == "memory" or set(parsed.query) - URL_OPTIONS:
+        raise SettingsError(f"LOSTFOUND_DATABASE_URL = {shown!r} has options that lostfound cannot use; {example}")
     return parsed
 
 
 def _configure_connection(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by _begin alone
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",  # a committed item survives a power cut
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA synchronous = FULL")  # a committed item survives a power cut
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
-def _check_revision(connection: Connection, url: URL) -> None:
-    known = connection.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"))
-    revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+def revision_of(connection: Connection) -> str | None:
+    """The revision of the schema, None for a database that has none."""
+    if not connection.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _check_revision(connection: Connection, file: Path) -> None:
+    revision = revision_of(connection)
     if revision != REVISION:
         raise SchemaError(
-            f"{database_file(url)} is at revision {revision or 'none'}, this version of lostfound needs {REVISION}; "
+            f"{file} is at revision {revision or 'none'}, this version of lostfound needs {REVISION}; "
             "run `lostfound init` (a newer revision needs a newer lostfound)"
         )

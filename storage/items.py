@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from search.errors import UnknownReferenceError
+from search.types import Ids
 from storage.chunks import chunks
 from storage.models import Item, Status
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which items a search may find; None leaves that side open. Office and category ignore case."""
+    """Which items a search may find; None leaves that side open.
+
+    Office and category ignore the case of ASCII letters.
+    """
 
     status: Status | None = Status.HELD
     office: str | None = None

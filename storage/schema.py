@@ -1,14 +1,15 @@
-"""Create, upgrade and inspect the schema with Alembic."""
+"""Create and upgrade the schema with Alembic."""
 
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
+from sqlalchemy import inspect
 
 import migrations
-from search.errors import SchemaError
-from storage.database import Database, database_file, translated_errors
+from search.errors import DatabaseError, SchemaError
+from storage.database import Database, revision_of, translated_errors
 
 
 def alembic_config(database: Database) -> Config:
@@ -23,15 +24,22 @@ def upgrade(database: Database) -> None:
     """Create the database, or bring it to the newest revision; all of it or nothing.
 
     Raises:
-        SchemaError: The database is at a revision that this version does not know.
+        SchemaError: The database is at a revision that this version does not know, or is another application's.
         DatabaseError: The file cannot be written.
     """
-    path = database_file(database.url)
-    with translated_errors(database.url):
+    try:
+        database.file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(
+            f"{database.file.parent} cannot be made: {error.strerror}; set LOSTFOUND_DATA_DIR"
+        ) from error
+    with translated_errors(database.file):
+        with database.engine.connect() as connection:
+            if revision_of(connection) is None and set(inspect(connection).get_table_names()) - {"alembic_version"}:
+                raise SchemaError(f"{database.file} holds tables but no revision of ours; name another file")
+            connection.rollback()
+            connection.connection.execute("PRAGMA journal_mode = WAL")  # kept in the file from then on
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             command.upgrade(alembic_config(database), "head")
         except CommandError as error:
-            raise SchemaError(f"{path}: {error}; it was made by a newer lostfound, install that one") from error
-        except OSError as error:
-            raise SchemaError(f"{path.parent} cannot be made: {error.strerror}; set LOSTFOUND_DATA_DIR") from error
+            raise SchemaError(f"{database.file}: {error}; if a newer lostfound made it, install that one") from error

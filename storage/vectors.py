@@ -4,19 +4,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from sqlalchemy import Row, bindparam, delete, func, insert, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from search.errors import DatabaseError
+from search.types import Ids, Vectors
 from storage.chunks import chunks
-from storage.items import Filters, Ids
+from storage.items import Filters
 from storage.models import Item, ItemVector
-
-Vectors = npt.NDArray[np.float32]
 
 LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
 ROWS_PER_CHUNK = 10_000
+UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,21 @@ def put(session: Session, encoder: str, new: Collection[NewVector]) -> None:
     session.execute(insert(ItemVector), rows)
 
 
+def delete_of(session: Session, encoder: str, item_ids: Collection[int]) -> None:
+    """Delete the vectors by this encoder of these items."""
+    for chunk in chunks(item_ids):
+        session.execute(delete(ItemVector).where(ItemVector.encoder == encoder, ItemVector.item_id.in_(chunk)))
+
+
 def drop_other_encoders(session: Session, encoder: str) -> int:
-    """Delete the vectors by every encoder but this one; how many there were."""
-    other = ItemVector.encoder != encoder
-    dropped = session.scalar(select(func.count()).select_from(ItemVector).where(other)) or 0
-    session.execute(delete(ItemVector).where(other))
+    """Delete the vectors by other encoders of the items that have one by this encoder; how many there were."""
+    own = aliased(ItemVector)
+    replaced = (
+        ItemVector.encoder != encoder,
+        exists().where(own.item_id == ItemVector.item_id, own.encoder == encoder),
+    )
+    dropped = session.scalar(select(func.count()).select_from(ItemVector).where(*replaced)) or 0
+    session.execute(delete(ItemVector).where(*replaced).execution_options(synchronize_session=False))
     return dropped
 
 
@@ -70,42 +79,47 @@ def text_hashes(session: Session, encoder: str, item_ids: Collection[int]) -> di
     }
 
 
-def selected(session: Session, encoder: str, filters: Filters) -> Iterator[tuple[Ids, Vectors]]:
+def selected(session: Session, encoder: str, dim: int, filters: Filters) -> Iterator[tuple[Ids, Vectors]]:
     """The vectors by this encoder of the items that the filters select, in chunks.
 
     Yields:
-        ids, shape (n,), int64, ascending, and vectors, shape (n, dim), float32.
+        ids, shape (n,), int64, ascending, and vectors, shape (n, dim), float32, unit rows.
 
     Raises:
-        DatabaseError: A stored vector has another length than the others.
+        DatabaseError: A stored vector is damaged.
     """
-    query = (
-        select(ItemVector.item_id, ItemVector.vector)
-        .join(Item, Item.id == ItemVector.item_id)
-        .where(ItemVector.encoder == encoder, *filters.conditions())
-        .order_by(ItemVector.item_id)
-        .execution_options(yield_per=ROWS_PER_CHUNK)
-    )
-    dim: int | None = None
+    query = _query(encoder, filters).order_by(ItemVector.item_id).execution_options(yield_per=ROWS_PER_CHUNK)
     for rows in session.execute(query).partitions():
-        dim = dim or len(rows[0].vector) // LITTLE_ENDIAN_FLOAT32.itemsize
         yield _decode(rows, dim)
 
 
-def of_items(session: Session, encoder: str, item_ids: Collection[int], filters: Filters) -> tuple[Ids, Vectors]:
+def of_items(
+    session: Session, encoder: str, dim: int, item_ids: Collection[int], filters: Filters
+) -> tuple[Ids, Vectors]:
     """The vectors by this encoder of those of the items that the filters select, as `selected` yields them."""
     rows = [
         row
         for chunk in chunks(item_ids)
-        for row in session.execute(
-            select(ItemVector.item_id, ItemVector.vector)
-            .join(Item, Item.id == ItemVector.item_id)
-            .where(ItemVector.encoder == encoder, ItemVector.item_id.in_(chunk), *filters.conditions())
-        )
+        for row in session.execute(_query(encoder, filters).where(ItemVector.item_id.in_(chunk)))
     ]
-    if not rows:
-        return np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
-    return _decode(rows, len(rows[0].vector) // LITTLE_ENDIAN_FLOAT32.itemsize)
+    return _decode(rows, dim)
+
+
+def damaged(session: Session, encoder: str, dim: int, item_ids: Collection[int]) -> list[int]:
+    """Those of the items whose vector by this encoder is not `dim` float32 values of unit length."""
+    return [
+        row.item_id
+        for chunk in chunks(item_ids)
+        for row in session.execute(_query(encoder, Filters(status=None)).where(ItemVector.item_id.in_(chunk)))
+        if not _is_sound(row.vector, dim)
+    ]
+
+
+def count_without(session: Session, encoder: str, filters: Filters) -> int:
+    """How many of the items that the filters select have no vector by this encoder."""
+    has_one = exists().where(ItemVector.item_id == Item.id, ItemVector.encoder == encoder)
+    query = select(func.count()).select_from(Item).where(*filters.conditions(), ~has_one)
+    return session.scalar(query) or 0
 
 
 def count_by_encoder(session: Session) -> dict[str, int]:
@@ -114,10 +128,26 @@ def count_by_encoder(session: Session) -> dict[str, int]:
     return {row.encoder: row.vectors for row in counted}
 
 
+def _query(encoder: str, filters: Filters) -> Select[int, bytes]:
+    return (
+        select(ItemVector.item_id, ItemVector.vector)
+        .join(Item, Item.id == ItemVector.item_id)
+        .where(ItemVector.encoder == encoder, *filters.conditions())
+    )
+
+
 def _decode(rows: Sequence[Row[int, bytes]], dim: int) -> tuple[Ids, Vectors]:
-    for item_id, blob in rows:
-        if len(blob) != dim * LITTLE_ENDIAN_FLOAT32.itemsize:
-            raise DatabaseError(f"the vector of item {item_id} has {len(blob)} bytes, not {dim} float32 values")
     ids = np.array([row.item_id for row in rows], dtype=np.int64)
-    vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype=LITTLE_ENDIAN_FLOAT32)
-    return ids, vectors.reshape(len(rows), dim).astype(np.float32, copy=False)
+    size = dim * LITTLE_ENDIAN_FLOAT32.itemsize
+    joined = b"".join(row.vector if len(row.vector) == size else bytes(size) for row in rows)
+    vectors = np.frombuffer(joined, dtype=LITTLE_ENDIAN_FLOAT32).reshape(len(rows), dim)
+    sound = np.abs(np.linalg.norm(vectors, axis=1) - 1) < UNIT_TOLERANCE
+    if not sound.all():
+        raise DatabaseError(f"the vector of item {ids[~sound][0]} is damaged; run `lostfound reindex`")
+    return ids, vectors.astype(np.float32, copy=False)
+
+
+def _is_sound(blob: bytes, dim: int) -> bool:
+    if len(blob) != dim * LITTLE_ENDIAN_FLOAT32.itemsize:
+        return False
+    return bool(abs(np.linalg.norm(np.frombuffer(blob, dtype=LITTLE_ENDIAN_FLOAT32)) - 1) < UNIT_TOLERANCE)

@@ -1,7 +1,8 @@
 """Real parts for every test: a migrated SQLite file, and tiny models of the real classes with random weights."""
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def _quiet() -> None:
     quiet_libraries()
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable and no `.env` leads a test into a real office."""
+    for name in [name for name in os.environ if name.startswith("LOSTFOUND_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_encoder(tmp_path_factory.mktemp("encoder"), seed=1)
@@ -94,11 +103,10 @@ def shipped_reranker() -> Reranker:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'lostfound.db'}")
+def database(tmp_path: Path) -> Database:
+    database = Database.at(tmp_path / "lostfound.db")
     upgrade(database)
-    yield database
-    database.engine.dispose()
+    return database
 
 
 @pytest.fixture
@@ -128,11 +136,8 @@ def umbrellas(ingest: Ingest) -> list[str]:
 
 
 @pytest.fixture
-def office(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_folder: Path, reranker_folder: Path
-) -> Iterator[Path]:
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_folder: Path, reranker_folder: Path) -> Path:
     """The environment of an office with tiny models; the folder is its data folder."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOSTFOUND_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("LOSTFOUND_ENCODER", str(encoder_folder))
     monkeypatch.setenv("LOSTFOUND_RERANKER", str(reranker_folder))

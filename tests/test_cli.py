@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -10,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+from rich.console import Console
+
+from search.cli import app
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,6 +46,16 @@ def test_an_item_goes_through_its_life(stocked: Run) -> None:
     status = json.loads(stocked("status", "--json")[1])
     assert status["items"] == {"held": 1, "returned": 1, "disposed": 1, "total": 3}
     assert status["vectors"] == {"of this encoder": 3, "of other encoders": 0, "missing": 0}
+    assert status["index"]["items"] == 1
+
+
+def test_status_tells_of_a_missing_model_and_of_all_the_rest(stocked: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSTFOUND_RERANKER", "/no/such/model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, _ = stocked("status", "--json")
+    status = json.loads(out)
+    assert (code, status["items"]["held"]) == (0, 3)
+    assert "neither built in" in status["reranker"]["error"]
 
 
 def test_a_search_prints_a_table_for_a_person(stocked: Run) -> None:
@@ -101,10 +116,52 @@ def test_an_import_stores_the_good_rows_and_lays_the_bad_ones_aside(stocked: Run
         (4, "description: is empty"),
         (5, "description: is not UTF-8"),
     ]
-    assert rejects[0]["row"]["reference"] == "H-5"
+    assert [reject["row"] for reject in rejects] == ["H-5,,4", "H-6,caf\\xe9,5"]
     path.write_text("reference,description\nH-4,a fez\n")
     assert stocked("import", str(path))[0] == 0
     assert not (tmp_path / "export.rejects.jsonl").exists()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_rejects_replace_nothing_but_rejects(stocked: Run, office: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("reference,description\nG-1,a fez\n")
+    bad.write_text("reference,description\nB-1,\nB-2,a cap\n")
+    (tmp_path / "notes.txt").write_text("precious")
+    for source in (good, bad):
+        for target in (source, tmp_path / "notes.txt", office / "lostfound.db", Path("/dev/null"), tmp_path):
+            code, _, error = stocked("import", str(source), "--rejects", str(target))
+            assert (code, "no file of rejects" in error) == (1, True)
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+    assert good.read_text().endswith("a fez\n")
+    stocked("import", str(bad), "--rejects", str(tmp_path / "same.jsonl"))
+    stocked("import", str(good), "--rejects", str(tmp_path / "same.jsonl"))
+    assert "bad.csv" in (tmp_path / "same.jsonl").read_text()
+
+
+def test_a_failing_database_leaves_word_of_what_is_stored(stocked: Run, office: Path, tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text("reference,description\nB-1,\n" + "".join(f"R-{n},thing {n}\n" for n in range(600)))
+    with sqlite3.connect(office / "lostfound.db") as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON items WHEN new.reference = 'R-550' "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    connection.close()
+    code, _, error = stocked("import", str(path))
+    assert (code, "511 rows of" in error) == (1, True)
+    assert "B-1" in (tmp_path / "export.rejects.jsonl").read_text()
+
+
+def test_answers_reach_stdout_while_a_progress_bar_is_drawn(
+    stocked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.console.err", Console(stderr=True, force_terminal=True))
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"lost": "a hat", "found": "a red hat"}\n' * 3)
+    code, out, error = stocked("score", str(path))
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert "Scoring" in error
 
 
 @pytest.mark.parametrize(
@@ -125,7 +182,14 @@ def test_an_import_stores_the_good_rows_and_lays_the_bad_ones_aside(stocked: Run
         (("search", "hat", "--top", "0"), 2, "--top"),
         (("search", "hat", "--depth", "0"), 2, "--depth"),
         (("search", "hat", "--min-score", "2"), 2, "--min-score"),
-        (("search", "hat", "--found-from", "1.2.2026"), 2, "--found-from"),
+        (("search", "hat", "--found-from", "1.2.2026"), 2, "YYYY-MM-DD"),
+        (("search", "hat", "--found-from", "2026-02-02", "--found-to", "2026-02-01"), 1, "is after the last"),
+        (("search", "hat", "--office", " "), 2, "must not be empty"),
+        (("search", "hat", "--category", "x\udce9"), 2, "is not UTF-8"),
+        (("search", "hat \udce9"), 1, "the query is not UTF-8"),
+        (("show", "\udce9"), 2, "is not UTF-8"),
+        (("import", "."), 1, "neither *.csv nor *.jsonl"),
+        (("import", "x" * 5000 + ".csv"), 1, "File name too long"),
         (("search", "--queries", "missing.jsonl"), 1, "missing.jsonl cannot be read: No such file"),
         (("import", "missing.csv"), 1, "missing.csv cannot be read: No such file"),
         (("score", "missing.jsonl"), 1, "missing.jsonl cannot be read"),
@@ -148,7 +212,7 @@ def test_a_mistake_gets_one_clear_line(stocked: Run, arguments: tuple[str, ...],
         (b'{"query_id": 1, "text": 5}', "line 2: text"),
         (b"nonsense", "line 2: Invalid JSON"),
         (b'{"query_id": 1, "text": "caf\xe9"}', "line 2: Invalid JSON"),
-        (b'{"query_id": 1, "text": " "}', "the query is empty"),
+        (b'{"query_id": 1, "text": " "}', "line 2: text: Value error, the query is empty"),
     ],
 )
 def test_a_bad_line_among_queries_is_named(stocked: Run, tmp_path: Path, line: bytes, message: str) -> None:
@@ -162,7 +226,41 @@ def test_a_bad_line_among_queries_is_named(stocked: Run, tmp_path: Path, line: b
 def test_a_setting_out_of_range_is_named(lostfound: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSTFOUND_DEPTH", "none")
     assert "LOSTFOUND_DEPTH = 'none'" in lostfound("status")[2]
-    monkeypatch.undo()
+    monkeypatch.delenv("LOSTFOUND_DEPTH")
+    monkeypatch.setenv("LOSTFOUND_DATADIR", "x")
+    assert "LOSTFOUND_DATADIR is no setting" in lostfound("status")[2]
+    monkeypatch.delenv("LOSTFOUND_DATADIR")
+    for url in (
+        "postgresql://clerk:secret@host/db",
+        "sqlite://",
+        "sqlite+aiosqlite:///x.db",
+        "sqlite:///x.db?a=b",
+        "?",
+    ):
+        monkeypatch.setenv("LOSTFOUND_DATABASE_URL", url)
+        code, _, error = lostfound("status")
+        assert (code, len(error.splitlines())) == (1, 1)
+        assert "write sqlite:///" in error
+        assert "secret" not in error
+
+
+@pytest.mark.parametrize("content", [b"LOSTFOUND_DATA_DIR=d\xe9\n", b'A=1\nLOSTFOUND_DATA_DIR="open\n', b"\xff\xfeL\0"])
+def test_a_dotenv_file_that_cannot_be_read_is_named(lostfound: Run, content: bytes) -> None:
+    Path(".env").write_bytes(content)
+    code, _, error = lostfound("init")
+    assert (code, len(error.splitlines())) == (1, 1)
+    assert ".env" in error
+
+
+@pytest.mark.parametrize("name", ["a b", "a?b", "a%20b", "a#b", "büro", "a:memory:b", "~"])
+def test_a_data_folder_may_have_any_name(
+    lostfound: Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOSTFOUND_DATA_DIR", name if name == "~" else str(tmp_path / name))
+    assert lostfound("init")[0] == 0
+    folder = tmp_path / "home" if name == "~" else tmp_path / name
+    assert [path.name for path in folder.iterdir()] == ["lostfound.db"]
 
 
 def test_settings_are_read_from_a_dotenv_file(lostfound: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +292,13 @@ def test_a_defect_of_ours_is_one_line_and_its_traceback_is_in_the_log(
     assert "Traceback" in (office / "lostfound.log").read_text()
 
 
-def test_every_option_has_a_help_text(lostfound: Run) -> None:
-    for command in COMMANDS:
-        code, out, _ = lostfound(command, "--help")
-        assert code == 0
-        assert "│" in out
+def test_every_command_and_option_has_a_help_text() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert set(commands) >= set(COMMANDS)
+    for command in commands.values():
+        assert command.help
+        for parameter in command.params:
+            assert parameter.help, f"{command.name} {parameter.name}"
 
 
 def test_help_and_status_load_no_model(office: Path) -> None:

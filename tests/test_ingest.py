@@ -10,9 +10,11 @@ from search.encoder import BiEncoder
 from search.errors import DatabaseError, DuplicateReferenceError, UnknownReferenceError
 from search.ingest import Ingest, Outcome
 from search.item_input import ImportedItem, ItemUpdate, NewItem
+from search.pipeline import SearchPipeline
 from search.reindex import reindex
+from search.settings import Settings
 from search.text import text_hash, text_of
-from storage import changes, items
+from storage import changes, items, vectors
 from storage.database import Database
 from storage.models import Item, ItemVector, Status
 
@@ -97,7 +99,17 @@ def test_withdrawing_needs_no_model(database: Database, ingest: Ingest, encoder_
     ingest.add(HAT)
     fresh = BiEncoder(str(encoder_folder))
     assert Ingest(database, fresh).withdraw("H-1", Status.DISPOSED).status is Status.DISPOSED
-    assert "_model" not in vars(fresh)
+    assert fresh._loaded is None
+
+
+def test_an_item_is_withdrawn_even_while_its_vector_is_of_another_encoder(
+    database: Database, ingest: Ingest, other_encoder_folder: Path
+) -> None:
+    ingest.add(HAT)
+    fresh = BiEncoder(str(other_encoder_folder))
+    assert Ingest(database, fresh).withdraw("H-1", Status.RETURNED).status is Status.RETURNED
+    assert fresh._loaded is None
+    assert last_change(database) == 2
 
 
 def rows(count: int, start: int = 0) -> list[ImportedItem]:
@@ -164,22 +176,48 @@ def test_reindex_gives_every_item_a_vector_of_the_new_encoder_and_drops_the_old_
     assert (again.encoded, again.dropped) == (0, 0)
 
 
+def test_the_only_vector_of_an_item_is_never_dropped(
+    database: Database, ingest: Ingest, umbrellas: list[str], other_encoder: BiEncoder
+) -> None:
+    reindex(database, other_encoder)
+    late = ingest.add(NewItem(reference="U-6", description="added by a clerk with the old encoder"))
+    with database.write() as session:
+        assert vectors.drop_other_encoders(session, other_encoder.fingerprint) == 0
+    assert {row.item_id: row.encoder for row in vector_rows(database)}[late.id] != other_encoder.fingerprint
+    assert reindex(database, other_encoder).dropped == 1
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0" * 4, b"\0" * 128, b"\xff" * 128], ids=["empty", "short", "zero", "NaN"])
+def test_a_damaged_vector_is_named_and_reindex_mends_it(
+    database: Database, ingest: Ingest, pipeline: SearchPipeline, umbrellas: list[str], blob: bytes
+) -> None:
+    before = contents(database)
+    with database.write() as session:
+        session.execute(text("UPDATE item_vectors SET vector = :blob WHERE item_id = 3"), {"blob": blob})
+    with pytest.raises(DatabaseError, match="vector of item 3 is damaged; run `lostfound reindex`"):
+        pipeline.search("umbrella")
+    assert reindex(database, ingest._encoder).encoded == 1
+    assert contents(database) == before
+    assert len(pipeline.search("umbrella").matches) == 5
+
+
 def test_a_read_only_database_is_searched_but_not_written(
     tmp_path: Path, database: Database, ingest: Ingest, encoder: BiEncoder
 ) -> None:
     ingest.add(HAT)
-    read_only = Database(f"sqlite:///file:{tmp_path / 'lostfound.db'}?mode=ro&uri=true")
+    url = f"sqlite:///file:{tmp_path / 'lostfound.db'}?immutable=1&uri=true"
+    read_only = Database.of(Settings(database_url=url))
     with read_only.read() as session:
         assert items.by_reference(session, "H-1").description == "a straw hat"
     before = contents(database)
-    with pytest.raises(DatabaseError, match="read-only; check the permissions"):
+    with pytest.raises(DatabaseError, match="is read-only; correct the permissions"):
         Ingest(read_only, encoder).add(NewItem(description="a scarf"))
     assert contents(database) == before
-    read_only.engine.dispose()
 
 
 FULL_DISK = """
 import resource, sys
+from pathlib import Path
 from search.encoder import BiEncoder
 from search.errors import DatabaseError
 from search.ingest import Ingest
@@ -188,7 +226,7 @@ from storage.database import Database
 
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-ingest = Ingest(Database(sys.argv[1]), BiEncoder(sys.argv[2], "cpu"))
+ingest = Ingest(Database.at(Path(sys.argv[1])), BiEncoder(sys.argv[2], "cpu"))
 stored = 0
 try:
     while True:
@@ -204,7 +242,7 @@ def test_a_full_disk_loses_the_step_at_hand_and_nothing_else(
     database: Database, ingest: Ingest, encoder_folder: Path
 ) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(database.url), str(encoder_folder), "400000"],
+        [sys.executable, "-c", FULL_DISK, str(database.file), str(encoder_folder), "400000"],
         check=True,
         capture_output=True,
         text=True,
@@ -221,9 +259,7 @@ def test_a_full_disk_loses_the_step_at_hand_and_nothing_else(
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "lostfound.db").write_bytes(b"no database " * 1000)
-    with (
-        pytest.raises(DatabaseError, match="is not an SQLite database"),
-        Database(f"sqlite:///{tmp_path / 'lostfound.db'}").read(),
-    ):
+    path = tmp_path / "lostfound.db"
+    path.write_bytes(b"no database " * 1000)
+    with pytest.raises(DatabaseError, match="is not an SQLite database"), Database.at(path).read():
         pass

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import InputFileError
-from search.item_file import LINE_LIMIT, ItemFile, Reject
+from search.item_file import ItemFile, Reject
 from search.item_input import ImportedItem
+from search.line_reader import LINE_LIMIT
 
 HEADER = b"reference,description,found_on,status\n"
 TOMORROW_PLUS = (datetime.now(UTC).date() + timedelta(days=2)).isoformat()
@@ -19,7 +20,7 @@ BAD_ROWS = {
     b"A-1,  \t ,2026-01-02,": "description: is empty",
     b",an umbrella,2026-01-02,": "reference: is empty",
     b"A-1,an umbrella,02/01/2026,": "found_on: '02/01/2026' is not a date in the form YYYY-MM-DD",
-    b"A-1,an umbrella,2026-02-30,": "found_on: day",
+    b"A-1,an umbrella,2026-02-30,": "found_on: '2026-02-30' is not a date in the form YYYY-MM-DD",
     b"A-1,an umbrella,20260130,": "is not a date",
     b"A-1,an umbrella,1026-01-30,": "found_on: 1026-01-30 is before 1900-01-01 or in the future",
     f"A-1,an umbrella,{TOMORROW_PLUS},".encode(): "or in the future",
@@ -31,7 +32,13 @@ BAD_ROWS = {
     b"A-1,an umb\x00rella,2026-01-02,": "description: has the control character '\\x00'",
     b"A-1,an umbrella": "has 2 values for 4 columns",
     b"A-1,an umbrella,2026-01-02,held,more": "has 5 values for 4 columns",
-    b"A-1," + b"x" * (LINE_LIMIT + 10) + b",,": "is not CSV: field larger than field limit",
+    b"A-1," + b"x" * (LINE_LIMIT + 10) + b",,": "is not CSV: a line is longer than 1,048,576 bytes",
+    b'A-1,"an umbrella,2026-01-02,': "is not CSV",
+    b'"A-1,an umbrella,2026-01-02,': "is not CSV",
+    b'A-1,"an umbrella" with a dot,2026-01-02,': "is not CSV",
+    b"A-1,\xe2\x80\x8b,2026-01-02,": "description: is empty",
+    b"A-1\xe2\x80\xa8B,an umbrella,2026-01-02,": "reference: must be one line of printable characters",
+    b"A-1,an \xe2\x80\xaeumbrella,2026-01-02,": "description: has the control character '\\u202e'",
 }
 
 
@@ -52,7 +59,47 @@ def test_a_bad_row_is_rejected_with_line_and_reason_and_its_neighbours_are_read(
     assert isinstance(bad, Reject)
     assert bad.line == 3
     assert reason in bad.reason
-    json.dumps(bad.row)
+    assert bad.row == row.decode("utf-8", "backslashreplace")[:4000]
+
+
+@given(
+    broken=st.lists(st.sampled_from(['A-1,"open', '"A-2,open', 'A-3,"a" b', "A-4,a", 'A-5,"ok"', 'A-6,"two\nlines"'])),
+)
+def test_an_open_quotation_mark_takes_no_later_row_with_it(
+    tmp_path_factory: pytest.TempPathFactory, broken: list[str]
+) -> None:
+    last = [f"Z-{number},good" for number in range(3)]
+    content = "\n".join(["reference,description", *broken, *last]).encode()
+    rows = rows_of(tmp_path_factory.mktemp("quotes") / "items.csv", content)
+    lines = content.decode().split("\n")
+    for row in rows:
+        if isinstance(row, Reject):
+            assert row.row.split("\n")[0] == lines[row.line - 1]
+    stored = [row.reference for row in rows if isinstance(row, ImportedItem)]
+    if '"' not in (broken[-1:] or [""])[0].replace('"ok"', ""):
+        assert stored[-3:] == ["Z-0", "Z-1", "Z-2"]
+
+
+def test_thousands_of_rows_after_an_open_quotation_mark_are_stored(tmp_path: Path) -> None:
+    good = b"".join(b"G-%d,a good row\n" % number for number in range(6000))
+    bad, *rows = rows_of(tmp_path / "items.csv", b'reference,description\nB-1,"an open one\n' + good)
+    assert isinstance(bad, Reject)
+    assert (bad.line, bad.row) == (2, 'B-1,"an open one')
+    assert "quotation mark" in bad.reason
+    assert [row.reference for row in rows if isinstance(row, ImportedItem)] == [f"G-{n}" for n in range(6000)]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"sep=;\nreference;description;", b"\n \nreference\tdescription", b'Reference;"Description";"a, b, c, d";;'],
+)
+def test_headers_as_spreadsheets_write_them_are_read(tmp_path: Path, header: bytes) -> None:
+    delimiter = b"\t" if b"\t" in header else b";"
+    count = header.rpartition(b"\n")[2].count(delimiter)
+    row = delimiter.join([b"A-1", b"a hat"] + [b""] * (count - 1))
+    (item,) = rows_of(tmp_path / "items.CSV", header + b"\r\n" + row + b"\r\n")
+    assert isinstance(item, ImportedItem)
+    assert (item.reference, item.description) == ("A-1", "a hat")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +109,8 @@ def test_a_bad_row_is_rejected_with_line_and_reason_and_its_neighbours_are_read(
         (b'{"description": "a hat"}', "reference: is missing"),
         (b'{"reference": "A-1", "description": null}', "description: must not be empty"),
         (b'{"reference": "A-1", "description": ["a hat"]}', "description: ['a hat']"),
+        (b'{"reference": true, "description": "a hat"}', "reference: True"),
+        (b'{"reference": "", "description": "a hat", "x": ' + b"[" * 900 + b"]" * 900 + b"}", "reference: is empty"),
         (b'{"reference": "A-1", "description": "a hat"', "is not JSON"),
         (b'["A-1", "a hat"]', "is not a JSON object"),
         (b"[" * 100_000, "is not JSON"),
@@ -78,16 +127,16 @@ def test_a_bad_json_line_is_rejected_and_its_neighbours_are_read(tmp_path: Path,
     assert first.reference == "17"
     assert isinstance(bad, Reject)
     assert (bad.line, reason in bad.reason) == (2, True), bad.reason
-    json.dumps(bad.row)
+    assert json.loads(json.dumps(bad.row)) == bad.row
 
 
 @given(
     rows=st.lists(
         st.tuples(
             st.text(alphabet="abcXYZ019-/", min_size=1, max_size=20),
-            st.text(
-                st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\u2028\u2029\x85"), min_size=1
-            ).filter(str.strip),
+            st.text(st.characters(exclude_categories=("C",), exclude_characters="\u2028\u2029\x85"), min_size=1).filter(
+                str.strip
+            ),
         )
     )
 )
@@ -105,6 +154,7 @@ def test_what_a_spreadsheet_writes_is_read_back(
     assert read == [(item.reference, item.description) for item in expected]
     assert items.ignored == ({"clerk"} if rows else set())
     assert items.position == items.size
+    assert not [row for row in items if isinstance(row, Reject)]
 
 
 def test_a_description_may_have_several_lines(tmp_path: Path) -> None:
@@ -122,7 +172,8 @@ def test_a_description_may_have_several_lines(tmp_path: Path) -> None:
         ("items.csv", b"reference,text\nA-1,a hat\n", "has no column description"),
         ("items.csv", b"", "no column"),
         ("items.csv", b"reference,description,description\n", "names a column twice"),
-        ("items.csv", "reference,description\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        ("items.csv", "reference,description\n".encode("utf-16"), "UTF-16 or UTF-32; save it as UTF-8"),
+        ("items.csv", b"reference,description\rA-1,a hat\r", "no first line that names the columns"),
         ("items.xlsx", b"PK", "neither"),
     ],
 )
@@ -133,4 +184,16 @@ def test_a_file_of_another_kind_is_refused_as_a_whole(tmp_path: Path, name: str,
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="No such file"):
-        list(ItemFile(tmp_path / "items.csv"))
+        ItemFile(tmp_path / "items.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputFileError, match="Is a directory"):
+        list(ItemFile(tmp_path / "folder.csv"))
+
+
+def test_a_number_in_json_stays_as_it_is_written(tmp_path: Path) -> None:
+    (item,) = rows_of(
+        tmp_path / "items.jsonl", b'{"reference": 7.50, "description": 1e400, "status": null, "place": 0}'
+    )
+    assert isinstance(item, ImportedItem)
+    assert (item.reference, item.description, item.place) == ("7.50", "1e400", "0")
+    assert "status" not in item.given()

@@ -8,13 +8,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    {"search.errors"},
+    {"search.errors", "search.types"},
     {"search.settings"},
     {"storage"},
-    {"search.text", "search.loading"},
-    {"search.model_folder", "search.item_input"},
-    {"search.encoder", "search.reranker", "search.index", "search.item_file", "search.record_file"},
-    {"search.threshold", "search.retriever"},
+    {"search.text", "search.loading", "search.line_reader"},
+    {"search.model_folder", "search.item_input", "search.record_file"},
+    {"search.encoder", "search.reranker", "search.index", "search.item_file"},
+    {"search.threshold", "search.retriever", "search.rejects"},
     {"search.pipeline", "search.ingest"},
     {"search.reindex", "search.training"},
     {"search.application"},

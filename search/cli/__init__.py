@@ -1,5 +1,8 @@
 """The command line, `lostfound`. Commands import what they need when they run, so `--help` is instant."""
 
+import errno
+import io
+import signal
 import sys
 
 from search.cli import items, searching, training  # noqa: F401  they register their commands
@@ -9,16 +12,32 @@ from search.errors import LostfoundError
 
 def main() -> None:
     """Run the command line: 0 done, 1 an error in one line on stderr, 2 wrong usage."""
+    if sys.stdout is None or sys.stderr is None:
+        sys.exit(1)  # closed by the caller: there is nowhere to answer to
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that open files are closed
     try:
         app()
     except LostfoundError as error:
-        from search.console import fail
-
-        fail(str(error))
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            _defect(error)
+        _fail(f"the answer cannot be written: {error.strerror}")
     except Exception as error:  # a defect of ours: the user gets a line, the log the traceback
-        from search.console import fail
-        from search.defects import log_defect
+        _defect(error)
 
-        fail(f"unexpected {type(error).__name__}: {error}; {log_defect(error)}")
-        sys.exit(1)
+
+def _defect(error: Exception) -> None:
+    from search.defects import log_defect
+
+    _fail(f"unexpected {type(error).__name__}: {error}; {log_defect(error)}")
+
+
+def _fail(message: str) -> None:
+    from search.console import fail
+
+    fail(message)
+    sys.exit(1)

@@ -124,10 +124,11 @@ def import_items(
     """Store the items of a file; a known reference is an update, so a repeated import changes nothing."""
     from search.application import Application
     from search.console import print_fields, print_json, progress, warn
+    from search.item_file import ItemFile
 
-    size = file.stat().st_size if file.is_file() else None
-    with progress(f"Importing {file.name}", size) as advance:
-        summary = Application().ingest.import_file(file, rejects or file.with_suffix(".rejects.jsonl"), advance)
+    with progress(f"Importing {file.name}", ItemFile(file).size) as advance:
+        target = rejects or file.with_name(f"{file.stem}.rejects.jsonl")
+        summary = Application().ingest.import_file(file, target, advance)
     if summary.ignored_columns:
         warn(f"ignored columns that are no field of an item: {', '.join(summary.ignored_columns)}")
     if json:

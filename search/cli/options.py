@@ -15,11 +15,40 @@ class StatusChoice(StrEnum):
     ANY = "any"
 
 
+def _checked(value: str | None) -> str | None:
+    """A text option as items are stored, so that it can be compared with them."""
+    if value is None:
+        return None
+    from search.item_input import clean
+
+    try:
+        cleaned = str(clean(value))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not cleaned:
+        raise typer.BadParameter("must not be empty")
+    return cleaned
+
+
+def _day(value: str | None) -> str | None:
+    from search.item_input import parse_day
+
+    try:
+        parse_day(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Reference = Annotated[str, typer.Argument(help="The office's reference of the item.")]
+Reference = Annotated[str, typer.Argument(callback=_checked, help="The office's reference of the item.")]
 Category = Annotated[str | None, typer.Option(help="Kind of thing, e.g. backpack.")]
 Colour = Annotated[str | None, typer.Option(help="Main colour.")]
 Brand = Annotated[str | None, typer.Option(help="Brand, if it can be seen.")]
 Office = Annotated[str | None, typer.Option(help="Office that holds the item.")]
 Place = Annotated[str | None, typer.Option(help="Where it was found.")]
 FoundOn = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="When it was found.")]
+OnlyOffice = Annotated[str | None, typer.Option("--office", callback=_checked, help="Only items of this office.")]
+OnlyCategory = Annotated[str | None, typer.Option("--category", callback=_checked, help="Only items of this category.")]
+FoundFrom = Annotated[str | None, typer.Option(callback=_day, metavar="YYYY-MM-DD", help="Found on or after this day.")]
+FoundTo = Annotated[str | None, typer.Option(callback=_day, metavar="YYYY-MM-DD", help="Found on or before this day.")]

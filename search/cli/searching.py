@@ -1,19 +1,16 @@
 """Commands that search, score, and look after vectors and models."""
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from search.cli.app import app
-from search.cli.options import Json, StatusChoice
+from search.cli.options import FoundFrom, FoundTo, Json, OnlyCategory, OnlyOffice, StatusChoice
 
 QUERIES_PER_BATCH = 32
 PAIRS_PER_BATCH = 4096
-
-Day = typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Found on or after / on or before this day.")
 
 
 @app.command()
@@ -26,11 +23,11 @@ def search(
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Also what is below the threshold.")] = False,
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Threshold in place of the fitted one.")] = None,
-    office: Annotated[str | None, typer.Option(help="Only items of this office.")] = None,
-    category: Annotated[str | None, typer.Option(help="Only items of this category.")] = None,
+    office: OnlyOffice = None,
+    category: OnlyCategory = None,
     status: Annotated[StatusChoice, typer.Option(help="Only items of this status.")] = StatusChoice.HELD,
-    found_from: Annotated[datetime | None, Day] = None,
-    found_to: Annotated[datetime | None, Day] = None,
+    found_from: FoundFrom = None,
+    found_to: FoundTo = None,
     json: Json = False,
 ) -> None:
     """Find the item that somebody describes."""
@@ -38,6 +35,7 @@ def search(
         raise typer.BadParameter("give either a description or --queries FILE")
     from search.application import Application
     from search.console import answer_as_json, print_answer, print_json, progress
+    from search.item_input import parse_day
     from search.pipeline import Request
     from search.record_file import QueryRecord, read_records
     from storage.chunks import chunks
@@ -54,8 +52,8 @@ def search(
             status=None if status is StatusChoice.ANY else Status(status),
             office=office,
             category=category,
-            found_from=found_from.date() if found_from else None,
-            found_to=found_to.date() if found_to else None,
+            found_from=parse_day(found_from),
+            found_to=parse_day(found_to),
         ),
     )
     if query is not None:
@@ -67,6 +65,7 @@ def search(
             print_answer(answer)
         return
     records = read_records(QueryRecord, queries or Path())
+    warned: set[str] = set()
     with progress("Searching", len(records)) as advance:
         for batch in chunks(records, QUERIES_PER_BATCH):
             answers = application.pipeline.search_many([record.text for record in batch], request)
@@ -75,7 +74,7 @@ def search(
                 if json:
                     print_json({"query_id": record.query_id, **answer_as_json(answer)})
                 else:
-                    print_answer(answer)
+                    print_answer(answer, warned)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Commands that fine-tune and judge the reranker; they need the extra `lostfound[train]`."""
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from search.cli.app import app
 from search.cli.options import Json
+from search.errors import TrainingError
 
 
 @app.command()
@@ -26,6 +28,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
     """Fine-tune a reranker on the shipped corpus; the defaults are the original system's recipe."""
+    _require_extra()
     from search.console import out
     from search.training.build import build_reranker
     from search.training.recipe import parse_recipe
@@ -46,6 +49,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Judge the models of the settings on the shipped corpus."""
+    _require_extra()
     from search.application import Application
     from search.console import print_fields, print_json, progress
     from search.errors import ModelError
@@ -67,3 +71,9 @@ def evaluate(
         return
     for section, part in report.items():
         print_fields(f"{section}, {split} split", dict(part))
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("accelerate", "datasets", "sklearn") if find_spec(name) is None]
+    if missing:
+        raise TrainingError(f"{', '.join(missing)} is not installed; run `pip install 'lostfound[train]'`")

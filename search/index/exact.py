@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from search.index.live import NO_ID, Ids, Vectors
+from search.index.live import NO_ID
+from search.types import Ids, Vectors
 
 
 def nearest(queries: Vectors, parts: Iterable[tuple[Ids, Vectors]], k: int) -> tuple[Vectors, Ids]:

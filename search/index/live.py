@@ -5,10 +5,8 @@ from collections.abc import Sequence
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
+from search.types import Ids, Vectors
 
 NO_ID = -1
 """Fills the rows of an answer that has fewer than k neighbours."""
@@ -33,11 +31,6 @@ class LiveIndex:
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
-
-    @property
-    def dim(self) -> int:
-        """Values per vector."""
-        return int(self._index.d)
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Add vectors, shape (n, dim), float32, unit rows, under ids that are not in the index."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,10 +104,3 @@ def _lines(model: type[Line], path: Path) -> Iterator[Line]:
                 yield model.model_validate_json(line)
             except ValidationError as error:
                 raise InputFileError(f"{path}, line {number}: {error.errors()[0]['msg']}") from error
-
-
-def texts(objects: Iterable[LostObject]) -> Iterator[tuple[str, LostObject]]:
-    """Every found description with its object."""
-    for entry in objects:
-        for description in entry.found:
-            yield description, entry

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.encoder import Advance, BiEncoder
+from search.encoder import BiEncoder
 from search.reranker import Reranker
 from search.training import metrics
 from search.training.corpus import Corpus, LostObject, Split, StrayReport
 from search.training.pairs import MIXED, Pair, build_pairs, twin_pairs
+from search.types import Advance
 
 SEED = 42
 

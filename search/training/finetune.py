@@ -1,6 +1,8 @@
 """Fine-tuning a cross-encoder on pairs with sentence-transformers' trainer."""
 
 import csv
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_callback import PrinterCallback
 
+from search.errors import TrainingError
 from search.loading import quiet_libraries, resolve_device
 from search.model_folder import find_model
 from search.training.pairs import Pair
@@ -63,7 +66,9 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
 
     Raises:
         ModelError: The base cannot be found.
+        TrainingError: The folder holds a run of another recipe.
     """
+    _bind(run, recipe)
     quiet_libraries()
     set_seed(recipe.seed)
     model: CrossEncoder = CrossEncoder(
@@ -99,6 +104,7 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         metric_for_best_model="eval_validation_average_precision",
         logging_steps=min(100, recipe.evaluation_steps),
         report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
     )
     trainer = CrossEncoderTrainer(
         model=model,
@@ -107,10 +113,32 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         loss=BinaryCrossEntropyLoss(model),
         evaluator=evaluator,
     )
-    checkpoint = get_last_checkpoint(str(run)) if run.exists() else None  # type: ignore[no-untyped-call]
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.remove_callback(PrinterCallback)  # where there is no terminal it would print figures among the answers
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
     write_log(trainer.state.log_history, run / "log.csv")
     return model
+
+
+def last_whole_checkpoint(run: Path) -> str | None:
+    """The newest checkpoint that was written to its end; the trainer writes `trainer_state.json` last."""
+    for folder in sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
+        try:
+            json.loads((folder / "trainer_state.json").read_bytes())
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
+
+
+def _bind(run: Path, recipe: Recipe) -> None:
+    """A run goes on with the recipe that it began with."""
+    path = run / "recipe.json"
+    if path.exists():
+        if Recipe.model_validate_json(path.read_bytes()) != recipe:
+            raise TrainingError(f"{run} holds a run of another recipe, see {path}; name another folder with --run")
+    else:
+        run.mkdir(parents=True, exist_ok=True)
+        path.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def as_dataset(pairs: Sequence[Pair]) -> Dataset:

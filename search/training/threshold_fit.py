@@ -11,7 +11,7 @@ from search.training.pairs import Pair
 
 
 def fit_threshold(reranker: Reranker, pairs: Sequence[Pair], fitted_on: str) -> Threshold:
-    """Fit by best F1, halfway to the next lower score so that equal scores on other machines stay matches.
+    """Fit by best F1, halfway to the next lower score, so that the last digits of a score decide nothing.
 
     Args:
         reranker: Scores the pairs; the threshold is bound to its fingerprint.
@@ -25,7 +25,7 @@ def fit_threshold(reranker: Reranker, pairs: Sequence[Pair], fitted_on: str) -> 
     best = int(np.argmax(f1[:-1]))
     lower = thresholds[best - 1] if best else 0.0
     return Threshold(
-        threshold=round(float(thresholds[best] + lower) / 2, 4),
+        threshold=float(thresholds[best] + lower) / 2,
         policy="best F1",
         fitted_on=fitted_on,
         figures={

@@ -1,0 +1,89 @@
+"""The file of rejected rows."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+from search.errors import InputFileError
+from search.item_file import Reject
+
+KEYS = {"file", "line", "reason", "row"}
+
+
+class RejectsFile:
+    """Rejected rows of one import as JSON Lines; replaces at once, and only, a file of rejects.
+
+    Used as a context: at its end, also after an error, the rows so far are published. Without any the file that an
+    earlier import of the same source left is removed.
+    """
+
+    def __init__(self, path: Path, source: Path) -> None:
+        """Check the target before anything is imported.
+
+        Raises:
+            InputFileError: The path is something else than a file of rejects.
+        """
+        self.path = path
+        self.count = 0
+        self._source = source
+        self._file: TextIO | None = None
+        self._partial = path
+        self._earlier = self._read_earlier()
+
+    def __enter__(self) -> "RejectsFile":
+        """Itself."""
+        return self
+
+    def write(self, reject: Reject) -> None:
+        """Add a row.
+
+        Raises:
+            InputFileError: The folder cannot be written.
+        """
+        line = {"file": self._source.name, "line": reject.line, "reason": reject.reason, "row": reject.row}
+        try:
+            if self._file is None:
+                handle, name = tempfile.mkstemp(".partial", f"{self.path.name}.", self.path.parent)
+                self._partial = Path(name)
+                self._file = open(handle, "w", encoding="utf-8")  # noqa: PTH123, SIM115  closed by __exit__
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Publish.
+
+        Raises:
+            InputFileError: The file cannot be written.
+        """
+        try:
+            if self._file is not None:
+                self._file.close()
+                self._partial.chmod(0o644)
+                self._partial.replace(self.path)
+            elif self._earlier == self._source.name:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _read_earlier(self) -> str | None:
+        """The name of the source of the rejects that are there, None where there are none."""
+        try:
+            if not self.path.exists():
+                return None
+            first = json.loads(_first_line(self.path)) if self.path.is_file() else None
+        except (OSError, ValueError, RecursionError):
+            first = None
+        if not isinstance(first, dict) or set(first) != KEYS:
+            raise InputFileError(f"{self.path} is there and no file of rejects; name another one with --rejects")
+        return str(first["file"])
+
+    def _unwritable(self, error: OSError) -> InputFileError:
+        return InputFileError(f"{self.path} cannot be written: {error.strerror}; name another file with --rejects")
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline(1 << 20)
