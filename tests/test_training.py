@@ -1,6 +1,7 @@
 """Pairs, fine-tuning, export and threshold, on tiny models."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def corpus() -> Corpus:
 def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, encoder: BiEncoder) -> None:
     objects = corpus.objects[Split.VALIDATION][:50]
     strays = corpus.strays[Split.VALIDATION][:10]
-    pairs = build_pairs(objects, strays, encoder, Mix(edited=1, stray=2), seed=1)
+    pairs = build_pairs(objects, strays, encoder, Mix(edited=1, stray=2, shortened=2, embellished=2), seed=1)
     owner = {text: entry for entry in objects for text in (*entry.found, *entry.lost)}
     for pair in pairs:
         match pair.origin:
@@ -47,12 +48,21 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
                 assert (pair.lost in owner, pair.label) == (False, 0)
             case Origin.EDITED:
                 assert (pair.found in owner, pair.label) == (False, 0)
+            case Origin.SHORTENED:
+                same_start = [text for text in owner if text.startswith(re.split(r"[,;.]", pair.found)[0])]
+                is_own = any(owner[text] == owner[pair.lost] for text in same_start)
+                assert is_own or pair.label == 0
+            case Origin.EMBELLISHED:
+                (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + ", "))
+                assert (owner[report] == owner[pair.found]) == bool(pair.label)
     count = {origin: sum(pair.origin is origin for pair in pairs) for origin in Origin}
     assert (count[Origin.MATCH], count[Origin.TWIN], count[Origin.HARD]) == (200, 300, 300)
     assert (count[Origin.STRAY], count[Origin.RANDOM]) == (20, 100)
     assert count[Origin.EDITED] > 20
-    assert pairs == build_pairs(objects, strays, encoder, Mix(edited=1, stray=2), seed=1)
-    assert pairs != build_pairs(objects, strays, encoder, Mix(edited=1, stray=2), seed=2)
+    assert count[Origin.SHORTENED] == 400
+    assert count[Origin.EMBELLISHED] > 100
+    assert pairs == build_pairs(objects, strays, encoder, Mix(edited=1, stray=2, shortened=2, embellished=2), seed=1)
+    assert pairs != build_pairs(objects, strays, encoder, Mix(edited=1, stray=2, shortened=2, embellished=2), seed=2)
 
 
 def test_about_23_percent_of_mixed_and_20_percent_of_twin_pairs_match(corpus: Corpus, encoder: BiEncoder) -> None:

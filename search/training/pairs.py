@@ -29,6 +29,10 @@ class Origin(StrEnum):
     """The report is of no object of the corpus."""
     EDITED = "edited"
     """A match whose description had one detail exchanged by rule; for training only."""
+    SHORTENED = "shortened"
+    """A match or a hard negative whose description lost some of its clauses by rule; for training only."""
+    EMBELLISHED = "embellished"
+    """A match or a hard negative whose report was given a clause of another report; for training only."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Mix:
     stray: int = 1
     """Descriptions per stray report: the report's group where it has one, else the nearest."""
     edited: int = 0
+    shortened: int = 0
+    """Matches, and as many hard negatives. A finder leaves out much that an owner tells: that is no contradiction."""
+    embellished: int = 0
+    """Likewise: an owner may tell a detail that no finder notes."""
     with_category: float = 0.0
     """Share of the descriptions that carry the item's category, as `item_text` puts it."""
 
@@ -90,7 +98,23 @@ def build_pairs(
         pairs += [Pair(lost, found, 0, Origin.TWIN) for found in rng.sample(twins, min(mix.twin, len(twins)))]
         pairs += [Pair(lost, found, 0, Origin.HARD) for found in rng.sample(pool, min(mix.hard, len(pool)))]
         pairs += [Pair(lost, found, 0, Origin.RANDOM) for found in far[: mix.random]]
-        edits = [edited for found in entry.found for edited in edited_details(lost, found, rng)]
+        pairs += [
+            Pair(lost, shorten(found, rng), label, Origin.SHORTENED)
+            for choices, label in ((entry.found, 1), (pool, 0))
+            for found in rng.sample(choices, min(mix.shortened, len(choices)))
+        ]
+        same_kind = [
+            other for other, owner in rng.sample(reports, min(20, len(reports))) if owner.category == entry.category
+        ]
+        fancies = [embellish(lost, other, rng) for other in same_kind[: mix.embellished]]
+        pairs += [
+            Pair(fancy, rng.choice(choices), label, Origin.EMBELLISHED)
+            for fancy in fancies
+            for choices, label in ((entry.found, 1), (pool, 0))
+            if choices
+        ]
+        whole_and_short = [*entry.found, *(shorten(found, rng) for found in entry.found)]
+        edits = [edited for found in whole_and_short for edited in edited_details(lost, found, rng)]
         pairs += [Pair(lost, found, 0, Origin.EDITED) for found in rng.sample(edits, min(mix.edited, len(edits)))]
     pairs += _stray_pairs(strays, descriptions, encoder, mix.stray, rng)
     category_of = {found: entry.category for found, entry in descriptions}
@@ -142,6 +166,29 @@ def _nearest(encoder: BiEncoder, reports: Sequence[str], descriptions: Sequence[
     order = np.argsort(-np.take_along_axis(similarities, part, axis=1), axis=1, kind="stable")
     return np.take_along_axis(part, order, axis=1)
 
+
+def shorten(found: str, rng: random.Random) -> str:
+    """The first clause and each of the others by an even chance, in their order.
+
+    >>> shorten("Rucksack, black, Eastpak, torn. Found on a bench.", random.Random(3))
+    'Rucksack, black, torn'
+    """
+    first, *others = _CLAUSE_END.split(found.strip())
+    kept = [first, *(clause for clause in others if rng.random() < 0.5)]  # noqa: PLR2004
+    return ", ".join(clause.strip() for clause in kept if clause.strip()).rstrip(".")
+
+
+def embellish(lost: str, other: str, rng: random.Random) -> str:
+    """`lost` with one clause of another report at its end.
+
+    >>> embellish("My black rucksack.", "Blue bag, broken zip", random.Random(0))
+    'My black rucksack, broken zip.'
+    """
+    clauses = _CLAUSE_END.split(other.strip())
+    return f"{lost.rstrip(' .!?')}, {rng.choice(clauses[1:] or clauses).strip(' .!?')}."
+
+
+_CLAUSE_END = re.compile(r"[,;]\s|\.\s+(?=[A-Z0-9])")
 
 # One detail exchanged makes of a match a near twin. Only words that the report names too: else it would still match.
 _ALTERNATIVES: tuple[tuple[str, ...], ...] = (
