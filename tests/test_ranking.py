@@ -28,8 +28,8 @@ PAIRS = [
     (
         "A black smartphone.",
         "The image shows four used smartphones, including a white and black Samsung smartphone, a black and silver "
-        "phone of unknown brand, a white and black Nokia phone, and a white Apple iPhone, all appearing to be between 4 "
-        "and 5 inches in screen size.",
+        "phone of unknown brand, a white and black Nokia phone, and a white Apple iPhone, all appearing to be between "
+        "4 and 5 inches in screen size.",
     ),
     (
         "A purple pencil case with a unicorn design.",

@@ -53,7 +53,7 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
                 is_own = any(owner[text] == owner[pair.lost] for text in same_start)
                 assert is_own or pair.label == 0
             case Origin.EMBELLISHED:
-                (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + ", "))
+                (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + " with "))
                 assert (owner[report] == owner[pair.found]) == bool(pair.label)
     count = {origin: sum(pair.origin is origin for pair in pairs) for origin in Origin}
     assert (count[Origin.MATCH], count[Origin.TWIN], count[Origin.HARD]) == (200, 300, 300)

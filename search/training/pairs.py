@@ -32,7 +32,7 @@ class Origin(StrEnum):
     SHORTENED = "shortened"
     """A match or a hard negative whose description lost some of its clauses by rule; for training only."""
     EMBELLISHED = "embellished"
-    """A match or a hard negative whose report was given a clause of another report; for training only."""
+    """A match or a hard negative whose report was given a mark of another thing by rule; for training only."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def build_pairs(
     descriptions = [(found, entry) for entry in objects for found in entry.found]
     reports = [(lost, entry) for entry in objects for lost in entry.lost]
     nearest = _nearest(encoder, [lost for lost, _ in reports], [found for found, _ in descriptions])
+    all_marks = [mark for text, _ in (*descriptions, *reports) for mark in marks(text)]
     pairs: list[Pair] = []
     for (lost, entry), row in zip(reports, nearest, strict=True):
         others = [candidate for candidate in objects if candidate.group == entry.group and candidate != entry]
@@ -103,13 +104,9 @@ def build_pairs(
             for choices, label in ((entry.found, 1), (pool, 0))
             for found in rng.sample(choices, min(mix.shortened, len(choices)))
         ]
-        same_kind = [
-            other for other, owner in rng.sample(reports, min(20, len(reports))) if owner.category == entry.category
-        ]
-        fancies = [embellish(lost, other, rng) for other in same_kind[: mix.embellished]]
         pairs += [
-            Pair(fancy, rng.choice(choices), label, Origin.EMBELLISHED)
-            for fancy in fancies
+            Pair(f"{lost.rstrip(' .!?')} {rng.choice(all_marks)}.", rng.choice(choices), label, Origin.EMBELLISHED)
+            for _ in range(mix.embellished if all_marks else 0)
             for choices, label in ((entry.found, 1), (pool, 0))
             if choices
         ]
@@ -178,15 +175,16 @@ def shorten(found: str, rng: random.Random) -> str:
     return ", ".join(clause.strip() for clause in kept if clause.strip()).rstrip(".")
 
 
-def embellish(lost: str, other: str, rng: random.Random) -> str:
-    """`lost` with one clause of another report at its end.
+def marks(text: str) -> list[str]:
+    """What a text says that its thing is with.
 
-    >>> embellish("My black rucksack.", "Blue bag, broken zip", random.Random(0))
-    'My black rucksack, broken zip.'
+    >>> marks("A bottle with a small hand logo, with ice; found with care")
+    ['with a small hand logo']
     """
-    clauses = _CLAUSE_END.split(other.strip())
-    return f"{lost.rstrip(' .!?')}, {rng.choice(clauses[1:] or clauses).strip(' .!?')}."
+    return [match.group().strip() for match in _MARK.finditer(text)]
 
+
+_MARK = re.compile(r"\bwith (?:a|an|one|two|three|some)\b[^,.;]+", re.IGNORECASE)
 
 _CLAUSE_END = re.compile(r"[,;]\s|\.\s+(?=[A-Z0-9])")
 
