@@ -89,7 +89,8 @@ class Database:
 
 def database_file(url: URL) -> Path:
     """The file behind an SQLite URL, `sqlite:///file:...?mode=ro&uri=true` included."""
-    return Path(str(url.database).removeprefix("file:").partition("?")[0])
+    name = str(url.database)
+    return Path(name.removeprefix("file:").partition("?")[0]) if name.startswith("file:") else Path(name)
 
 
 @contextmanager
