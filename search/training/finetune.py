@@ -72,7 +72,12 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
     quiet_libraries()
     set_seed(recipe.seed)
     model: CrossEncoder = CrossEncoder(
-        str(find_model(recipe.base)), num_labels=1, max_length=recipe.max_length, local_files_only=True
+        str(find_model(recipe.base)),
+        num_labels=1,
+        max_length=recipe.max_length,
+        local_files_only=True,
+        # as a base may be saved in half precision, and beside a pickle
+        model_kwargs={"dtype": torch.float32, "use_safetensors": True},
     )
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
