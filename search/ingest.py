@@ -138,7 +138,8 @@ class Ingest:
     def upsert(self, rows: Sequence[ImportedItem]) -> Counter[Outcome]:
         """Add the rows with a new reference and update the others, in one transaction."""
         with self._database.read() as session:
-            prepared = self._encode_stale(session, self._merge(session, rows)[0])
+            unencoded = self._unencoded(session, self._merge(session, rows)[0])
+        prepared = self._encode(unencoded)
         with self._database.write() as session:
             changed, outcomes = self._merge(session, rows)
             self._save(session, changed, prepared)
@@ -147,9 +148,10 @@ class Ingest:
     def encode_stale(self, item_ids: Sequence[int]) -> int:
         """Give those of the items a vector that have none of this encoder and their present text; how many."""
         with self._database.read() as session:
-            prepared = self._encode_stale(session, items.by_ids(session, item_ids).values())
-        if not prepared:
+            unencoded = self._unencoded(session, items.by_ids(session, item_ids).values())
+        if not unencoded:
             return 0
+        prepared = self._encode(unencoded)
         with self._database.write() as session:
             stale = self._stale(session, items.by_ids(session, item_ids).values())
             self._save(session, stale, prepared)
@@ -190,10 +192,11 @@ class Ingest:
         hashes = vectors.text_hashes(session, self._encoder.fingerprint, by_id)
         return [item for item_id, item in by_id.items() if hashes.get(item_id) != text_hash(text_of(item))]
 
-    def _encode_stale(self, session: Session, candidates: Iterable[Item]) -> dict[str, Vectors]:
+    def _unencoded(self, session: Session, candidates: Iterable[Item]) -> list[Item]:
+        """Those of the items, stored or not yet, whose text has no vector of this encoder."""
         listed = list(candidates)
         new = [item for item in listed if item.id is None]
-        return self._encode([*new, *self._stale(session, [item for item in listed if item.id is not None])])
+        return [*new, *self._stale(session, [item for item in listed if item.id is not None])]
 
     def _encode(self, changed: Iterable[Item]) -> dict[str, Vectors]:
         """Vectors by the hash of the text they are of, each text once."""
