@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from search.encoder import BiEncoder
 from search.errors import DatabaseError, DuplicateReferenceError
-from search.item_file import ItemFile, Reject
 from search.item_input import ImportedItem, ItemUpdate, NewItem
 from search.rejects import RejectsFile
+from search.row_file import Reject, RowFile
 from search.text import text_hash, text_of
 from search.types import Advance, Vectors
 from storage import changes, items, vectors
@@ -111,7 +111,7 @@ class Ingest:
             InputFileError: The file cannot be read, or the rejects cannot be written.
             DatabaseError: The database does not take a batch; the message says how many rows are stored.
         """
-        file = ItemFile(path)
+        file = RowFile(path, ImportedItem)
         outcomes: Counter[Outcome] = Counter()
         position = 0
         with RejectsFile(rejects_path, path) as rejects:

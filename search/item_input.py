@@ -5,10 +5,11 @@ import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from search.errors import InvalidItemError
 from search.text import has_content, is_utf8
+from search.validation import reasons
 from storage.models import Item, Status
 
 EARLIEST = date(1900, 1, 1)
@@ -125,6 +126,11 @@ class ImportedItem(NewItem):
 
     reference: Reference
 
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_status_is_none(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name != "status" or value not in (None, "")}
+
 
 Fields = TypeVar("Fields", bound=ItemUpdate)
 
@@ -138,27 +144,9 @@ def parse(model: type[Fields], values: dict[str, Any]) -> Fields:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InvalidItemError(_reasons(error)) from None
+        raise InvalidItemError(reasons(error)) from None
 
 
 def item_fields(item: Item) -> dict[str, Any]:
     """The fields of a stored item, by name."""
     return {column.key: getattr(item, column.key) for column in Item.__table__.columns}
-
-
-def _reasons(error: ValidationError) -> str:
-    return "; ".join(f"{details['loc'][0]}: {_reason(details)}" for details in error.errors())
-
-
-def _reason(details: Any) -> str:
-    match details["type"]:
-        case "missing":
-            return "is missing"
-        case "string_too_short":
-            return "is empty"
-        case "string_too_long":
-            return f"is longer than {details['ctx']['max_length']} characters"
-        case "value_error":
-            return str(details["ctx"]["error"])
-        case _:
-            return f"{ascii(details['input'])[:40]}: {details['msg'][0].lower()}{details['msg'][1:]}"

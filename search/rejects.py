@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from search.errors import InputFileError
-from search.item_file import Reject
+from search.row_file import Reject
 
 KEYS = {"file", "line", "reason", "row"}
 

@@ -124,9 +124,10 @@ def import_items(
     """Store the items of a file; a known reference is an update, so a repeated import changes nothing."""
     from search.application import Application
     from search.console import print_fields, print_json, progress, warn
-    from search.item_file import ItemFile
+    from search.item_input import ImportedItem
+    from search.row_file import RowFile
 
-    with progress(f"Importing {file.name}", ItemFile(file).size) as advance:
+    with progress(f"Importing {file.name}", RowFile(file, ImportedItem).size) as advance:
         target = rejects or file.with_name(f"{file.stem}.rejects.jsonl")
         summary = Application().ingest.import_file(file, target, advance)
     if summary.ignored_columns:

@@ -1,21 +1,21 @@
-"""Files of items: CSV and JSON Lines, read row by row, a bad row apart from the good ones."""
+"""Files of rows, CSV and JSON Lines, read row by row, a bad row apart from the good ones."""
 
 import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
-from search.errors import InputFileError, InvalidItemError
-from search.item_input import ImportedItem, parse
+from pydantic import BaseModel, ValidationError
+
+from search.errors import InputFileError
 from search.line_reader import LineReader, LineTooLongError
+from search.validation import reasons
 
 RECORD_LIMIT = 32_768
 """Characters of one CSV row. A longer one is taken for a quotation mark that is not closed."""
 
-COLUMNS = frozenset(ImportedItem.model_fields)
-REQUIRED = frozenset({"reference", "description"})
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 DELIMITERS = (",", ";", "\t")
 
@@ -31,15 +31,19 @@ class Reject:
     """Its text as it stands in the file, bytes that are not UTF-8 as \\x.., cut to 4,000 characters."""
 
 
-@dataclass
-class ItemFile:
-    """A file of items.
+Row = TypeVar("Row", bound=BaseModel)
 
-    Iterating yields an `ImportedItem` or a `Reject` per row, in the order of the file, and leaves in `ignored` the
-    columns that are no field of an item, and in `position` how many bytes have been read.
+
+@dataclass
+class RowFile(Generic[Row]):
+    """A file of rows of one model, whose fields are the columns; those without a default must be there.
+
+    Iterating yields a row or a `Reject` each, in the order of the file, and leaves in `ignored` the columns that are no
+    field, and in `position` how many bytes have been read.
     """
 
     path: Path
+    model: type[Row]
     ignored: set[str] = field(default_factory=set)
     position: int = 0
     size: int = field(init=False)
@@ -58,7 +62,7 @@ class ItemFile:
         except OSError as error:
             raise InputFileError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def __iter__(self) -> Iterator[ImportedItem | Reject]:
+    def __iter__(self) -> Iterator[Row | Reject]:
         """Read the file.
 
         Raises:
@@ -76,18 +80,16 @@ class ItemFile:
                 if isinstance(row, str):
                     yield Reject(lines.record_line, row, lines.record_text())
                 else:
-                    yield self._item(row, lines)
+                    yield self._row(row, lines)
             self.position = lines.position
 
-    def _item(self, row: dict[str, Any], lines: LineReader) -> ImportedItem | Reject:
-        self.ignored.update(ascii(name)[1:-1] for name in row if name not in COLUMNS)
-        given = {name: value for name, value in row.items() if name in COLUMNS}
-        if given.get("status") in (None, ""):
-            given.pop("status", None)
+    def _row(self, row: dict[str, Any], lines: LineReader) -> Row | Reject:
+        columns = self.model.model_fields
+        self.ignored.update(ascii(name)[1:-1] for name in row if name not in columns)
         try:
-            return parse(ImportedItem, given)
-        except InvalidItemError as error:
-            return Reject(lines.record_line, str(error), lines.record_text())
+            return self.model.model_validate({name: value for name, value in row.items() if name in columns})
+        except ValidationError as error:
+            return Reject(lines.record_line, reasons(error), lines.record_text())
 
     def _json_rows(self, lines: LineReader) -> Iterator[dict[str, Any] | str]:
         """The fields of each row, or why it has none."""
@@ -139,15 +141,16 @@ class ItemFile:
             headers = {delimiter: _names(line, delimiter) for delimiter in DELIMITERS}
         except (csv.Error, LineTooLongError) as error:
             raise InputFileError(f"{self.path} has no first line that names the columns: {error}") from error
+        required = {name for name, field in self.model.model_fields.items() if field.is_required()}
         for delimiter, header in headers.items():
-            if set(header) >= REQUIRED:
+            if set(header) >= required:
                 named = [name for name in header if name]
                 if len(set(named)) < len(named):
                     raise InputFileError(f"{self.path} names a column twice: {line.strip()[:200]!a}")
                 return header, delimiter
         header = max(headers.values(), key=len)
         raise InputFileError(
-            f"{self.path} has no column {' and no column '.join(sorted(REQUIRED - set(header)))}; its first line must "
+            f"{self.path} has no column {' and no column '.join(sorted(required - set(header)))}; its first line must "
             f"name the columns, it is {line.strip()[:100]!a}"
         )
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import InputFileError
-from search.item_file import ItemFile, Reject
 from search.item_input import ImportedItem
 from search.line_reader import LINE_LIMIT
+from search.row_file import Reject, RowFile
 
 HEADER = b"reference,description,found_on,status\n"
 TOMORROW_PLUS = (datetime.now(UTC).date() + timedelta(days=2)).isoformat()
@@ -44,7 +44,7 @@ BAD_ROWS = {
 
 def rows_of(path: Path, content: bytes) -> list[ImportedItem | Reject]:
     path.write_bytes(content)
-    return list(ItemFile(path))
+    return list(RowFile(path, ImportedItem))
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD_ROWS.items(), ids=[str(row[:30]) for row in BAD_ROWS])
@@ -148,7 +148,7 @@ def test_what_a_spreadsheet_writes_is_read_back(
         writer = csv.writer(file, delimiter=";")
         writer.writerow(["Reference", "Description", "Clerk"])
         writer.writerows([*row, "x"] for row in rows)
-    items = ItemFile(path)
+    items = RowFile(path, ImportedItem)
     read = [(row.reference, row.description) for row in items if isinstance(row, ImportedItem)]
     expected = [ImportedItem(reference=reference, description=description) for reference, description in rows]
     assert read == [(item.reference, item.description) for item in expected]
@@ -184,10 +184,10 @@ def test_a_file_of_another_kind_is_refused_as_a_whole(tmp_path: Path, name: str,
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="No such file"):
-        ItemFile(tmp_path / "items.csv")
+        RowFile(tmp_path / "items.csv", ImportedItem)
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputFileError, match="Is a directory"):
-        list(ItemFile(tmp_path / "folder.csv"))
+        list(RowFile(tmp_path / "folder.csv", ImportedItem))
 
 
 def test_a_number_in_json_stays_as_it_is_written(tmp_path: Path) -> None:
