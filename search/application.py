@@ -1,12 +1,14 @@
 """The parts of lostfound put together from the settings, each made when it is first asked for."""
 
 from functools import cached_property
+from pathlib import Path
 
 from search.encoder import BiEncoder
 from search.ingest import Ingest
 from search.pipeline import SearchPipeline
 from search.reranker import Reranker
 from search.settings import Settings, load_settings
+from search.threshold import FILE_NAME
 from storage.database import Database
 
 
@@ -44,6 +46,11 @@ class Application:
         """The cross-encoder of the settings; its weights are not loaded yet."""
         return Reranker(self.settings.reranker, self.settings.device, self.settings.batch_size)
 
+    @property
+    def threshold_file(self) -> Path:
+        """The office's own threshold; it need not exist."""
+        return self.settings.data_dir / FILE_NAME
+
     @cached_property
     def ingest(self) -> Ingest:
         """The writer of items."""
@@ -52,4 +59,4 @@ class Application:
     @cached_property
     def pipeline(self) -> SearchPipeline:
         """The search."""
-        return SearchPipeline(self.database, self.encoder, self.reranker)
+        return SearchPipeline(self.database, self.encoder, self.reranker, self.threshold_file)

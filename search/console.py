@@ -64,11 +64,12 @@ def print_answer(answer: Answer, warned: set[str] | None = None) -> None:
             warned.add(warning)
     if answer.matches:
         table = Table(title=Text(answer.query), title_justify="left")
-        for name in ("#", "score", "reference", "description", "found"):
+        for name in ("#", "match", "score", "reference", "description", "found"):
             table.add_column(name, overflow="fold")
         for match in answer.matches:
             table.add_row(
                 str(match.rank),
+                _likelihood(match),
                 f"{match.score:.2f}",
                 Text(match.reference),
                 Text(match.description),
@@ -88,6 +89,10 @@ def answer_as_json(answer: Answer) -> dict[str, Any]:
 def _one_line(message: str) -> str:
     """The message without what would break the line or the terminal."""
     return "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
+
+
+def _likelihood(match: Match) -> str:
+    return "–" if match.probability is None else f"{match.likelihood} {match.probability:.0%}"
 
 
 def _found(match: Match) -> str:

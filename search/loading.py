@@ -26,18 +26,31 @@ def resolve_device(wanted: str) -> str:
     return wanted
 
 
-def precision(device: str) -> torch.dtype:
-    """Half precision on a GPU (bfloat16 where it has it), else float32."""
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def default_precision(device: str) -> str:
+    """Half precision on a GPU (bfloat16 where it has it), else float32.
+
+    Args:
+        device: As `resolve_device` returns it.
+    """
     if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.float16 if device == "mps" else torch.float32
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "float16" if device == "mps" else "float32"
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_model(model_class: type[Model], folder: Path, wanted_device: str) -> Model:
+def load_model(model_class: type[Model], folder: Path, wanted_device: str, precision: str | None = None) -> Model:
     """Load a sentence-transformers model from local safetensors, without foreign code.
+
+    Args:
+        model_class: `SentenceTransformer` or `CrossEncoder`.
+        folder: Where it lies.
+        wanted_device: As in the setting.
+        precision: One of `PRECISIONS`; None for that of the device.
 
     Raises:
         ModelError: The folder does not hold such a model, or a damaged one.
@@ -51,7 +64,7 @@ def load_model(model_class: type[Model], folder: Path, wanted_device: str) -> Mo
             device=device,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"dtype": precision(device), "use_safetensors": True},
+            model_kwargs={"dtype": getattr(torch, precision or default_precision(device)), "use_safetensors": True},
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} is no {model_class.__name__} that can be loaded: {error}") from error

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 
 from search.encoder import BiEncoder
-from search.errors import QueryError
+from search.errors import ModelError, QueryError
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
-from search.threshold import load_threshold
+from search.threshold import Calibration, Likelihood, load_threshold, require_precision
 from search.types import Advance
 from storage import items
 from storage.database import Database
@@ -44,7 +45,11 @@ class Match:
     similarity: float
     """Cosine of the bi-encoder's vectors, in [-1, 1]."""
     score: float
-    """The cross-encoder's probability, in [0, 1]."""
+    """The cross-encoder's, in [0, 1]; the threshold is compared with it."""
+    probability: float | None
+    """The share of pairs with such a score that match, in [0, 1]; None where the reranker is not calibrated."""
+    likelihood: Likelihood | None
+    """The probability in words."""
     category: str | None
     colour: str | None
     brand: str | None
@@ -79,11 +84,21 @@ class SearchPipeline:
         'CS-00002'
     """
 
-    def __init__(self, database: Database, encoder: BiEncoder, reranker: Reranker) -> None:
-        """Bind the parts; models and index are loaded by the first query."""
+    def __init__(
+        self, database: Database, encoder: BiEncoder, reranker: Reranker, threshold_file: Path | None = None
+    ) -> None:
+        """Bind the parts; models and index are loaded by the first query.
+
+        Args:
+            database: The items.
+            encoder: Retrieves.
+            reranker: Scores.
+            threshold_file: The office's own threshold, used in place of the reranker's where it exists.
+        """
         self._database = database
         self._encoder = encoder
         self._reranker = reranker
+        self._threshold_file = threshold_file
         self._retriever = Retriever(encoder)
 
     def search(self, query: str, request: Request | None = None) -> Answer:
@@ -106,7 +121,7 @@ class SearchPipeline:
             DatabaseError: The database cannot be read.
         """
         request = _checked(request or Request())
-        threshold, threshold_warnings = self._threshold(request)
+        rule = self._rule(request)
         cut = [self._encoder.cut(clean_query(query)) for query in queries]
         texts = [text for text, _ in cut]
         if not texts:
@@ -120,7 +135,7 @@ class SearchPipeline:
         with self._database.read() as session:
             retrieval = self._retriever.retrieve(session, vectors, max(request.depth, request.top), request.filters)
             found = items.by_ids(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
-        shared_warnings = threshold_warnings + self._without_vector_warning(retrieval.without_vector)
+        shared_warnings = rule.warnings + self._without_vector_warning(retrieval.without_vector)
 
         # A thread that shares the index may have added an item after this session's snapshot.
         candidates = [[candidate for candidate in row if candidate.item_id in found] for row in retrieval.candidates]
@@ -136,17 +151,17 @@ class SearchPipeline:
                 ((candidate, next(scores)) for candidate in row),
                 key=lambda scored: (-scored[1], -scored[0].similarity, scored[0].item_id),
             )
-            passed = [(candidate, score) for candidate, score in ranked if threshold is None or score >= threshold]
+            passed = [(candidate, score) for candidate, score in ranked if rule.cut is None or score >= rule.cut]
             answers.append(
                 Answer(
                     query=text,
                     matches=[
-                        _match(rank, found[candidate.item_id], candidate, score)
+                        _match(rank, found[candidate.item_id], candidate, score, rule.calibration)
                         for rank, (candidate, score) in enumerate(passed[: request.top], start=1)
                     ],
                     candidates=len(ranked),
                     below_threshold=len(ranked) - len(passed),
-                    threshold=threshold,
+                    threshold=rule.cut,
                     warnings=[*_cut_warning(text, was_cut), *shared_warnings],
                 )
             )
@@ -160,18 +175,29 @@ class SearchPipeline:
             "run `lostfound reindex`"
         ]
 
-    def _threshold(self, request: Request) -> tuple[float | None, list[str]]:
-        if request.show_all:
-            return None, []
-        if request.min_score is not None:
-            return request.min_score, []
-        fitted = load_threshold(self._reranker)
-        if fitted is None:
-            return None, [
-                f"no threshold is fitted for reranker {self._reranker.name!r}, so nothing is hidden; "
-                "set one with --min-score"
-            ]
-        return fitted.threshold, []
+    def _rule(self, request: Request) -> "_Rule":
+        is_fitted_cut = not request.show_all and request.min_score is None
+        cut = None if request.show_all else request.min_score
+        try:
+            fitted = load_threshold(self._reranker, self._threshold_file)
+            if fitted is not None:
+                require_precision(fitted, self._reranker)
+                return _Rule(fitted.threshold if is_fitted_cut else cut, fitted.calibration, [])
+        except ModelError as error:
+            if is_fitted_cut:
+                raise
+            return _Rule(cut, None, [f"scores are not calibrated: {error}"])
+        missing = f"no threshold is fitted for reranker {self._reranker.name!r}, so nothing is hidden; "
+        return _Rule(cut, None, [f"{missing}run `lostfound calibrate`"] if is_fitted_cut else [])
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Which candidates are shown, and how probable they are said to be."""
+
+    cut: float | None
+    calibration: Calibration | None
+    warnings: list[str]
 
 
 def _checked(request: Request) -> Request:
@@ -190,7 +216,8 @@ def _cut_warning(text: str, was_cut: bool) -> list[str]:
     return [f"the query is longer than the model reads; only its first {len(text)} characters count"] if was_cut else []
 
 
-def _match(rank: int, item: Item, candidate: Candidate, score: float) -> Match:
+def _match(rank: int, item: Item, candidate: Candidate, score: float, calibration: Calibration | None) -> Match:
+    probability = calibration.probability(score) if calibration else None
     return Match(
         rank=rank,
         reference=item.reference,
@@ -198,6 +225,8 @@ def _match(rank: int, item: Item, candidate: Candidate, score: float) -> Match:
         description=item.description,
         similarity=candidate.similarity,
         score=score,
+        probability=probability,
+        likelihood=None if probability is None else Likelihood.of(probability),
         category=item.category,
         colour=item.colour,
         brand=item.brand,

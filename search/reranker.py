@@ -29,13 +29,14 @@ class Reranker:
         True
     """
 
-    def __init__(self, name: str, device: str = "auto", batch_size: int = 32) -> None:
+    def __init__(self, name: str, device: str = "auto", batch_size: int = 32, precision: str | None = None) -> None:
         """Find the model.
 
         Args:
             name: The built-in `lostfound-minilm`, a local folder, or a hub id with an optional `@revision`.
             device: `auto`, `cpu`, `cuda` or `mps`.
             batch_size: Pairs read at once.
+            precision: `float32`, `bfloat16` or `float16`; None: half on a GPU, else float32.
 
         Raises:
             ModelError: There is no such model, or it has no safetensors weights.
@@ -44,6 +45,7 @@ class Reranker:
         self.folder = model_folder.find_model(name)
         self._device = device
         self._batch_size = batch_size
+        self._precision = precision
         self._lock = threading.RLock()  # a tokenizer holds state while it reads
         self._loaded: CrossEncoder | None = None
 
@@ -51,6 +53,17 @@ class Reranker:
     def fingerprint(self) -> str:
         """Says which model and text form made a score; 64 hex digits."""
         return model_folder.fingerprint(self.folder)
+
+    @property
+    def precision(self) -> str:
+        """The precision of the arithmetic. Loads torch.
+
+        Raises:
+            SettingsError: The device is not on this machine.
+        """
+        from search.loading import default_precision, resolve_device  # noqa: PLC0415
+
+        return self._precision or default_precision(resolve_device(self._device))
 
     def score(self, query: str, texts: Sequence[str]) -> Scores:
         """Score the texts of found items for one lost report.
@@ -104,7 +117,7 @@ class Reranker:
             from search.loading import load_model  # noqa: PLC0415
 
             model_folder.require_kind(self.folder, "cross-encoder")
-            model = load_model(CrossEncoder, self.folder, self._device)
+            model = load_model(CrossEncoder, self.folder, self._device, self._precision)
             if model.num_labels != 1:
                 raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
             self._loaded = model

@@ -7,7 +7,7 @@ from search.application import Application
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, load_threshold
+from search.threshold import find_threshold, load_threshold
 from storage import changes, items, vectors
 from storage.database import REVISION
 from storage.items import Filters
@@ -61,8 +61,8 @@ def _model(model: BiEncoder | Reranker) -> dict[str, Any]:
 
 
 def _threshold(application: Application) -> dict[str, Any]:
-    threshold = load_threshold(application.reranker)
+    threshold = load_threshold(application.reranker, application.threshold_file)
     if threshold is None:
         return {"value": None, "policy": "none fitted: nothing is hidden", "source": None}
-    source = application.reranker.folder / FILE_NAME
+    source = find_threshold(application.reranker, application.threshold_file)
     return {"value": threshold.threshold, "policy": threshold.policy, "source": str(source)}

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from search.encoder import BiEncoder
-from search.errors import FingerprintError, ModelError, QueryError
+from search.errors import FingerprintError, QueryError
 from search.ingest import Ingest
 from search.item_input import ItemUpdate, NewItem
 from search.pipeline import Answer, Request, SearchPipeline
 from search.reindex import reindex
 from search.reranker import Reranker
-from search.threshold import Threshold, load_threshold
+from search.threshold import FILE_NAME, Calibration, Likelihood, Threshold
 from storage.database import Database
 from storage.items import Filters
 from storage.models import Status
@@ -139,8 +139,12 @@ def fitted(reranker_folder: Path, tmp_path: Path) -> Path:
     """A reranker with a threshold that no score of random weights reaches."""
     folder = tmp_path / "reranker"
     shutil.copytree(reranker_folder, folder)
-    fingerprint = Reranker(str(folder)).fingerprint
-    Threshold(threshold=0.99, policy="by hand", fitted_on="nothing", figures={}, reranker=fingerprint).save(folder)
+    threshold = Threshold(
+        threshold=0.99, policy="by hand", fitted_on="nothing", pairs=0, figures={}, flipped={"float32": 0},
+        calibration=Calibration(method="platt", scores=(0, 0.99, 1), probabilities=(0, 0.5, 1)),
+        reranker=Reranker(str(folder)).fingerprint,
+    )  # fmt: skip
+    threshold.save(folder / FILE_NAME)
     return folder
 
 
@@ -154,6 +158,9 @@ def test_below_the_threshold_there_is_no_match_unless_asked_for(
     scores = sorted((match.score for match in pipeline.search("umbrella", ALL).matches), reverse=True)
     passing = pipeline.search("umbrella", Request(min_score=scores[1]))
     assert (len(passing.matches), passing.below_threshold) == (2, 3)
+    for match in passing.matches:
+        assert match.probability == pytest.approx(match.score / 0.99 / 2, abs=1e-6)
+        assert match.likelihood is Likelihood.of(match.probability)
 
 
 def test_a_threshold_of_other_weights_is_refused(
@@ -164,14 +171,21 @@ def test_a_threshold_of_other_weights_is_refused(
     pipeline = SearchPipeline(database, encoder, Reranker(str(fitted), "cpu"))
     with pytest.raises(FingerprintError, match=r"fitted for reranker 000000000000.*--min-score"):
         pipeline.search("umbrella")
-    assert len(pipeline.search("umbrella", Request(min_score=0)).matches) == 5
+    for request in (Request(min_score=0), ALL):
+        answer = pipeline.search("umbrella", request)
+        assert [match.probability for match in answer.matches] == [None] * 5
+        assert "scores are not calibrated" in answer.warnings[0]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"threshold": 7}', '{"threshold": "high"}'])
-def test_a_damaged_threshold_is_refused(fitted: Path, content: str) -> None:
-    (fitted / "threshold.json").write_text(content)
-    with pytest.raises(ModelError, match="is no threshold"):
-        load_threshold(Reranker(str(fitted)))
+def test_an_office_may_have_a_threshold_of_its_own(
+    database: Database, encoder: BiEncoder, fitted: Path, umbrellas: list[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "office" / FILE_NAME
+    pipeline = SearchPipeline(database, encoder, Reranker(str(fitted), "cpu"), own)
+    assert pipeline.search("umbrella").threshold == 0.99
+    of_model = Threshold.model_validate_json((fitted / FILE_NAME).read_bytes())
+    of_model.model_copy(update={"threshold": 0.001}).save(own)
+    assert len(pipeline.search("umbrella").matches) == 5
 
 
 def test_vectors_of_another_encoder_are_not_compared(

@@ -1,5 +1,8 @@
 """Pairs, fine-tuning, export and threshold, on tiny models."""
 
+import csv
+import itertools
+import json
 import random
 import re
 import signal
@@ -16,12 +19,15 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
 from search.encoder import BiEncoder
+from search.errors import InputFileError
 from search.reranker import Reranker
+from search.threshold import load_threshold
+from search.training.augmentation import edited_details
 from search.training.corpus import Corpus, Split, load_corpus
 from search.training.export import export
 from search.training.finetune import SimilarLengths, as_dataset
-from search.training.pairs import MIXED, Mix, Origin, Pair, build_pairs, edited_details, twin_pairs
-from search.training.threshold_fit import fit_threshold
+from search.training.pair_file import hold_out, read_pairs
+from search.training.pairs import MIXED, Mix, Origin, Pair, build_pairs, twin_pairs
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +97,7 @@ def test_an_edit_changes_only_details_that_the_report_names(lost: str, found: st
 
 def test_batches_hold_similar_lengths_and_each_pair_once_per_epoch() -> None:
     rng = random.Random(1)
-    pairs = [Pair("x" * rng.randint(1, 300), "y", 0, Origin.RANDOM) for _ in range(1000)]
+    pairs = [Pair("x" * rng.randint(1, 300), "y", 0, Origin.RANDOM, "x") for _ in range(1000)]
     sampler = SimilarLengths(as_dataset(pairs), batch_size=16, drop_last=False, seed=3)
     epochs = []
     for epoch in (0, 1):
@@ -118,62 +124,122 @@ def test_an_exported_model_scores_as_before_in_half_the_space(reranker_folder: P
     assert 0 <= Reranker(str(tmp_path / "exported"), "cpu").score("a hat", ["a hat"])[0] <= 1
 
 
-def test_the_threshold_has_the_best_f1_of_all_cuts(reranker: Reranker, corpus: Corpus, encoder: BiEncoder) -> None:
-    pairs = build_pairs(corpus.objects[Split.VALIDATION][:20], [], encoder, MIXED, seed=1)
-    fitted = fit_threshold(reranker, pairs, "twenty objects")
-    scores = reranker.score_pairs([(pair.lost, pair.found) for pair in pairs])
-    labels = np.array([pair.label for pair in pairs])
+@pytest.fixture(scope="module")
+def own_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 pairs of a user and four bad rows."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.csv"
+    colours = ("black", "red", "green", "blue", "white", "yellow", "brown", "grey", "pink", "beige")
+    things = ("hat", "umbrella", "wallet", "phone", "bottle")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence_0", "sentence_1", "label", "remark"])
+        for number, (colour, thing) in enumerate(itertools.product(colours, things)):
+            other = colours[(number + 3) % len(colours)]
+            for found, label in ((colour, 1), (other, 0), (colour, 1.0), (other, "0.1")):
+                writer.writerow([f"my {colour} {thing}, number {number}", f"A {found} {thing}", label, "x"])
+        writer.writerows([["", "a hat", 1, ""], ["a", "b", 2, ""], ["a", "b", "yes", ""], ["a", "b"]])
+    return path
 
-    def f1(cut: float) -> float:
-        predicted = scores >= cut
-        return 2 * float((predicted & (labels == 1)).sum()) / float(predicted.sum() + labels.sum())
 
-    best = max(f1(float(cut)) for cut in scores)
-    assert fitted.figures["f1"] == pytest.approx(best, abs=1e-4)
-    assert f1(fitted.threshold) == pytest.approx(best)
-    assert fitted.reranker == reranker.fingerprint
+def train_command(pairs: Path, base: Path, run: Path, output: Path) -> list[str]:
+    options = f"--base {base} --epochs 8 --evaluation-steps 10 --max-length 64 --learning-rate 1e-3"
+    return [
+        sys.executable,
+        "-m",
+        "search.cli",
+        "train",
+        str(output),
+        "--pairs",
+        str(pairs),
+        "--run",
+        str(run),
+        *options.split(),
+    ]
 
 
-TRAIN = """
-import sys
-from pathlib import Path
-from search.training.corpus import Split, load_corpus
-from search.training.finetune import finetune
-from search.training.pairs import MIXED, build_pairs
-from search.training.recipe import Recipe
-from search.encoder import BiEncoder
-from search.training.export import export
+@pytest.mark.slow
+def test_a_reranker_is_trained_on_a_user_s_own_pairs(own_pairs: Path, reranker_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "my-reranker"
+    done = subprocess.run(
+        train_command(own_pairs, reranker_folder, tmp_path / "run", output), check=True, capture_output=True, text=True
+    )
+    assert "my-reranker is ready" in done.stdout
+    assert "4 rows of" in done.stderr
+    rejects = [json.loads(line) for line in own_pairs.with_name("pairs.rejects.jsonl").read_text().splitlines()]
+    assert [reject["line"] for reject in rejects] == [202, 203, 204, 205]
+    assert rejects[0]["reason"] == "sentence_0: is empty"
+    assert rejects[1]["reason"].startswith("label: '2'")
 
-run, base, encoder = Path(sys.argv[1]), sys.argv[2], BiEncoder(sys.argv[3], "cpu")
-corpus = load_corpus()
-train = build_pairs(corpus.objects[Split.TRAIN][:12], [], encoder, MIXED, 1)[:200]
-validation = build_pairs(corpus.objects[Split.VALIDATION][:5], [], encoder, MIXED, 1)
-recipe = Recipe(base=base, epochs=8, evaluation_steps=10, max_length=64, learning_rate=1e-3)
-export(finetune(train, validation, recipe, run), run / "model")
-"""
+    assert CrossEncoder(str(output), device="cpu").predict([("a hat", "a hat")], show_progress_bar=False).shape == (1,)
+    reranker = Reranker(str(output), "cpu")
+    threshold = load_threshold(reranker)
+    assert threshold is not None
+    assert (threshold.pairs, set(threshold.flipped)) == (20, {"float32", "bfloat16", "float16"})
+    card = (output / "README.md").read_text()
+    for expected in ("| learning_rate | 0.001 |", "| train | 180 |", "| validation | 20 |", "torch 2.", "| AP | "):
+        assert expected in card
+    assert (tmp_path / "run" / "log.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path, reranker_folder: Path, encoder_folder: Path
+    own_pairs: Path, reranker_folder: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", TRAIN]
-    models = [str(reranker_folder), str(encoder_folder)]
-    subprocess.run([*command, str(tmp_path / "whole"), *models], check=True, capture_output=True)
-    killed = tmp_path / "killed"
-    with subprocess.Popen(
-        [*command, str(killed), *models], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
-        while run.poll() is None and not list(killed.glob("checkpoint-[2-9]0/trainer_state.json")):
+    whole, killed = (
+        train_command(own_pairs, reranker_folder, tmp_path / f"{name}-run", tmp_path / name)
+        for name in ("whole", "killed")
+    )
+    subprocess.run(whole, check=True, capture_output=True)
+    with subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        while run.poll() is None and not list((tmp_path / "killed-run").glob("checkpoint-[2-9]0/trainer_state.json")):
             time.sleep(0.02)
         run.send_signal(signal.SIGKILL)
-    assert not (killed / "log.csv").exists()
-    subprocess.run([*command, str(killed), *models], check=True, capture_output=True)
-    log = (killed / "log.csv").read_text().splitlines()
+    assert not (tmp_path / "killed").exists()
+    assert (tmp_path / "killed-run" / "log.csv").exists()
+    subprocess.run(killed, check=True, capture_output=True)
+    log = (tmp_path / "killed-run" / "log.csv").read_text().splitlines()
     assert log[0] == "step,epoch,loss,learning_rate,average_precision"
-    assert [int(line.split(",")[0]) for line in log[1:]] == [*range(10, 101, 10), 104]
+    assert [int(line.split(",")[0]) for line in log[1:]] == [*range(10, 100, 10), 96]
     pairs = [("my red hat", "a red hat"), ("my red hat", "a green umbrella")]
-    whole, resumed = (
-        Reranker(str(folder / "model"), "cpu").score_pairs(pairs) for folder in (tmp_path / "whole", killed)
-    )
-    np.testing.assert_allclose(whole, resumed, atol=2e-3)
+    scores = [Reranker(str(tmp_path / name), "cpu").score_pairs(pairs) for name in ("whole", "killed")]
+    np.testing.assert_allclose(*scores, atol=2e-3)
+
+    other = [*killed, "--seed", "43"]
+    refused = subprocess.run(other, check=False, capture_output=True, text=True)
+    assert (refused.returncode, "holds a run of another recipe" in refused.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_reranker(own_pairs: Path, reranker_folder: Path, tmp_path: Path) -> None:
+    command = train_command(own_pairs, reranker_folder, tmp_path / "run", tmp_path / "model")
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    done = subprocess.run([sys.executable, *launch.split(), *command[1:]], check=True, capture_output=True, text=True)
+    assert done.stdout.count("is ready") == 1
+    log = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert log[-1].startswith("48,8.0,")  # half the steps of one process
+    assert load_threshold(Reranker(str(tmp_path / "model"), "cpu")) is not None
+
+
+def test_a_tenth_of_the_reports_is_held_out_and_none_is_on_both_sides(own_pairs: Path, tmp_path: Path) -> None:
+    pairs, rejected = read_pairs(own_pairs, tmp_path / "rejects.jsonl")
+    assert (len(pairs), rejected) == (200, 4)
+    train, held = hold_out(pairs, seed=1)
+    assert (len(train), len(held)) == (180, 20)
+    assert not {pair.lost for pair in train} & {pair.lost for pair in held}
+    assert sorted([*train, *held], key=repr) == sorted(pairs, key=repr)
+    with pytest.raises(InputFileError, match="--validation"):
+        hold_out(pairs[:4], seed=1)
+
+
+def test_smoothed_labels_keep_their_distance_from_0_and_1() -> None:
+    pairs = [Pair("a", "b", label, Origin.GIVEN, "a") for label in (0, 0.5, 1)]
+    assert as_dataset(pairs, 0.05)["label"][:] == pytest.approx([0.05, 0.5, 0.95])
+
+
+def test_more_draws_are_the_same_matches_with_other_negatives(corpus: Corpus, encoder: BiEncoder) -> None:
+    objects, strays = corpus.objects[Split.VALIDATION][:20], corpus.strays[Split.VALIDATION][:5]
+    once, twice = (build_pairs(objects, strays, encoder, MIXED, seed=1, draws=draws) for draws in (1, 2))
+    assert len(twice) == 2 * len(once)
+    matches = [{(p.lost, p.found) for p in pairs if p.label} for pairs in (once, twice)]
+    assert matches[0] == matches[1]
+    assert len({(p.lost, p.found) for p in twice}) > 1.3 * len({(p.lost, p.found) for p in once})

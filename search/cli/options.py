@@ -15,6 +15,15 @@ class StatusChoice(StrEnum):
     ANY = "any"
 
 
+class PolicyChoice(StrEnum):
+    """The choices of `calibrate --policy`."""
+
+    BEST_F1 = "best-f1"
+    BEST_ACCURACY = "best-accuracy"
+    PRECISION = "precision"
+    RECALL = "recall"
+
+
 def _checked(value: str | None) -> str | None:
     """A text option as items are stored, so that it can be compared with them."""
     if value is None:

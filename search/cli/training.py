@@ -1,79 +1,153 @@
-"""Commands that fine-tune and judge the reranker; they need the extra `lostfound[train]`."""
+"""Commands that fine-tune, calibrate and judge the reranker; they need the extra `lostfound[train]`."""
 
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.app import app
-from search.cli.options import Json
+from search.cli.options import Json, PolicyChoice
 from search.errors import TrainingError
+
+if TYPE_CHECKING:
+    from search.training.pairs import Pair
 
 
 @app.command()
 def train(
     output: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="CSV or JSON Lines of sentence_0, sentence_1, label; default: the shipped corpus."),
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Likewise, to choose by; default: a tenth of the reports of --pairs.")
+    ] = None,
     run: Annotated[Path, typer.Option(help="Folder for checkpoints; a killed run goes on there.")] = Path("runs/train"),
     base: Annotated[str, typer.Option(help="Model to start from: built-in, folder or hub id.")] = "all-MiniLM-L6-v2",
     learning_rate: Annotated[float, typer.Option(help="At the start; falls linearly.")] = 5e-5,
     warmup_ratio: Annotated[float, typer.Option(help="Share of the steps in which it rises from 0.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Pairs per step.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Pairs per device and step.")] = 16,
     accumulation: Annotated[int, typer.Option(help="Steps whose gradients are added up.")] = 1,
     epochs: Annotated[float, typer.Option(help="Times that every pair is seen.")] = 3,
     max_length: Annotated[int, typer.Option(help="Tokens of a pair.")] = 512,
     evaluation_steps: Annotated[int, typer.Option(help="Steps between evaluations and checkpoints.")] = 500,
+    dropout: Annotated[float | None, typer.Option(help="Of layers and attention; default: the base's own.")] = None,
+    label_smoothing: Annotated[float, typer.Option(help="0 and 1 become this and 1 less this.")] = 0.0,
+    draws: Annotated[int, typer.Option(help="Times that negatives are drawn from the corpus.")] = 1,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
-    """Fine-tune a reranker on the shipped corpus; the defaults are the original system's recipe."""
+    """Fine-tune a reranker; the defaults are the original system's recipe."""
     _require_extra()
-    from search.console import out
-    from search.training.build import build_reranker
+    from search.console import out, progress
+    from search.training.build import build_reranker, corpus_data, file_data
     from search.training.recipe import parse_recipe
 
     recipe = parse_recipe(
         base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
-        bf16=bf16, seed=seed,
+        dropout=dropout, label_smoothing=label_smoothing, draws=draws, bf16=bf16, seed=seed,
     )  # fmt: skip
-    reranker = build_reranker(recipe, run, output)
-    out.print(f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}")
+    if pairs is None and validation is not None:
+        raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
+    if pairs is None:
+        data = corpus_data(recipe)
+    else:
+        data = file_data(_read(pairs), _read(validation) if validation else None, seed)
+    with progress("Fitting the threshold") as advance:
+        reranker = build_reranker(data, recipe, run, output, advance)
+    if reranker is not None:
+        out.print(
+            f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
+        )
+
+
+@app.command()
+def calibrate(
+    policy: Annotated[PolicyChoice, typer.Option(help="What the threshold is chosen for.")] = PolicyChoice.BEST_F1,
+    at: Annotated[float, typer.Option(min=0, max=1, help="Value that the policy precision or recall keeps.")] = 0.9,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="CSV or JSON Lines of sentence_0, sentence_1, label; default: the shipped corpus."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fit this office's threshold and calibration for the reranker of the settings, on this machine's precision."""
+    _require_extra()
+    from search.application import Application
+    from search.console import print_fields, print_json, progress
+    from search.training.build import CORPUS_NAME, validation_pairs
+    from search.training.threshold_fit import Policy, fit_threshold
+
+    application = Application()
+    chosen = validation_pairs(application.encoder) if pairs is None else _read(pairs)
+    fitted_on = f"{CORPUS_NAME}, validation" if pairs is None else pairs.name
+    with progress("Scoring pairs", len(chosen)) as advance:
+        fitted = fit_threshold(application.reranker, chosen, fitted_on, policy=Policy(policy), at=at, advance=advance)
+    fitted.save(application.threshold_file)
+    if json:
+        print_json({"file": str(application.threshold_file), **fitted.model_dump()})
+    else:
+        told = {"file": application.threshold_file, "threshold": f"{fitted.threshold:.3f}", "policy": fitted.policy}
+        print_fields(f"Fitted on {fitted.pairs:,} pairs", told | fitted.figures)
 
 
 @app.command()
 def evaluate(
     split: Annotated[str, typer.Option(help="validation or test; never choose anything by the test split.")] = "test",
     depth: Annotated[int, typer.Option(min=1, help="Candidates reranked in whole searches.")] = 100,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for precision-recall, score and reliability plots.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Judge the models of the settings on the shipped corpus."""
+    """Judge the models of the settings, beside BM25 and the bi-encoder alone, on the shipped corpus."""
     _require_extra()
     from search.application import Application
     from search.console import print_fields, print_json, progress
     from search.errors import ModelError
-    from search.threshold import load_threshold
+    from search.threshold import load_threshold, require_precision
     from search.training.corpus import Split, load_corpus
     from search.training.evaluation import Evaluation
+    from search.training.plots import plot_evaluation
 
     if split not in set(Split):
         raise typer.BadParameter(f"{split!r} is none of {', '.join(Split)}")
     application = Application()
-    fitted = load_threshold(application.reranker)
+    fitted = load_threshold(application.reranker, application.threshold_file)
     if fitted is None:
-        raise ModelError(f"{application.reranker.folder} has no threshold.json; train it with `lostfound train`")
+        raise ModelError(f"{application.reranker.folder} has no threshold; fit one with `lostfound calibrate`")
+    require_precision(fitted, application.reranker)
     with progress("Scoring pairs") as advance:
-        evaluation = Evaluation(application.encoder, application.reranker, fitted.threshold, depth, advance)
+        evaluation = Evaluation(application.encoder, application.reranker, fitted, depth, advance)
         report = evaluation.run(load_corpus(), Split(split))
+    if plots is not None:
+        plot_evaluation(report.mixed, fitted.threshold, plots)
     if json:
-        print_json({section: {name: asdict(value) for name, value in part.items()} for section, part in report.items()})
+        sections = {
+            name: {title: value.model_dump() for title, value in part.items()} for name, part in report.sections.items()
+        }
+        print_json({"split": split, "depth": depth, "threshold": fitted.threshold, **sections})
         return
-    for section, part in report.items():
+    for section, part in report.sections.items():
         print_fields(f"{section}, {split} split", dict(part))
 
 
+def _read(path: Path) -> "list[Pair]":
+    """The good pairs of a file; a warning tells where the bad rows are."""
+    from search.console import warn
+    from search.training.pair_file import read_pairs
+
+    target = path.with_name(f"{path.stem}.rejects.jsonl")
+    pairs, rejected = read_pairs(path, target)
+    if rejected:
+        warn(f"{rejected} rows of {path} are no pairs and were left out; see {target}")
+    return pairs
+
+
 def _require_extra() -> None:
-    missing = [name for name in ("accelerate", "datasets", "sklearn") if find_spec(name) is None]
+    missing = [name for name in ("accelerate", "bm25s", "datasets", "matplotlib", "sklearn") if find_spec(name) is None]
     if missing:
         raise TrainingError(f"{', '.join(missing)} is not installed; run `pip install 'lostfound[train]'`")

@@ -56,12 +56,38 @@ class StrayReport(BaseModel):
     split: Split
 
 
+class VagueReport(BaseModel):
+    """A report that fits several objects of a group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    report: str
+    group: str
+    split: Split
+
+
+class SeveralReport(BaseModel):
+    """A report of two or three objects that were lost together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    report: str
+    objects: tuple[str, ...]
+    split: Split
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """All objects and stray reports, by split."""
+    """All objects and reports, by split."""
 
     objects: dict[Split, list[LostObject]]
     strays: dict[Split, list[StrayReport]]
+    vague: dict[Split, list[VagueReport]]
+    several: dict[Split, list[SeveralReport]]
+
+    def of(self, split: Split) -> tuple[list[LostObject], list[StrayReport]]:
+        """What pairs are built from: the objects and the stray reports of a split."""
+        return self.objects[split], self.strays[split]
 
     def groups(self, split: Split) -> dict[str, list[LostObject]]:
         """The objects of a split by group."""
@@ -72,7 +98,7 @@ class Corpus:
 
 
 def load_corpus(folder: Path = CORPUS) -> Corpus:
-    """Read `objects.jsonl`, `strays.jsonl` and `splits.json` of a corpus folder.
+    """Read a corpus folder: `objects.jsonl`, `splits.json`, and the reports without an object of their own.
 
     Raises:
         InputFileError: A file is missing, or a line does not have the form.
@@ -86,12 +112,24 @@ def load_corpus(folder: Path = CORPUS) -> Corpus:
         objects: dict[Split, list[LostObject]] = {split: [] for split in Split}
         for entry in _lines(LostObject, folder / "objects.jsonl"):
             objects[split_of[entry.group]].append(entry)
-        strays: dict[Split, list[StrayReport]] = {split: [] for split in Split}
-        for stray in _lines(StrayReport, folder / "strays.jsonl"):
-            strays[stray.split].append(stray)
+        return Corpus(
+            objects,
+            _by_split(StrayReport, folder / "strays.jsonl"),
+            _by_split(VagueReport, folder / "vague.jsonl"),
+            _by_split(SeveralReport, folder / "several.jsonl"),
+        )
     except (OSError, ValueError, KeyError) as error:
         raise InputFileError(f"{folder} is no corpus: {error}") from error
-    return Corpus(objects, strays)
+
+
+Report = TypeVar("Report", StrayReport, VagueReport, SeveralReport)
+
+
+def _by_split(model: type[Report], path: Path) -> dict[Split, list[Report]]:
+    reports: dict[Split, list[Report]] = {split: [] for split in Split}
+    for report in _lines(model, path):
+        reports[report.split].append(report)
+    return reports
 
 
 Line = TypeVar("Line", bound=BaseModel)

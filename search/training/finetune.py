@@ -1,6 +1,7 @@
 """Fine-tuning a cross-encoder on pairs with sentence-transformers' trainer."""
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from search.errors import TrainingError
@@ -24,6 +25,8 @@ from search.training.pairs import Pair
 from search.training.recipe import Recipe
 
 BATCHES_PER_POOL = 50
+
+LOG_NAME = "log.csv"
 
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "average_precision")
 
@@ -52,7 +55,7 @@ class SimilarLengths(DefaultBatchSampler):
             yield batches[index]
 
 
-def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, run: Path) -> CrossEncoder:
+def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, run: Path) -> CrossEncoder | None:
     """Fine-tune, or take up the run in this folder where it was killed.
 
     Args:
@@ -62,26 +65,33 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         run: Folder for checkpoints and `log.csv`; not for git.
 
     Returns:
-        The best checkpoint, in float32.
+        The best checkpoint, in float32; None in the processes beside the first that `accelerate launch` starts.
 
     Raises:
         ModelError: The base cannot be found.
-        TrainingError: The folder holds a run of another recipe.
+        TrainingError: The folder holds a run of another recipe or of other pairs.
     """
-    _bind(run, recipe)
+    _bind(run, recipe, train)
     quiet_libraries()
     set_seed(recipe.seed)
+    device = resolve_device("auto")
     model: CrossEncoder = CrossEncoder(
         str(find_model(recipe.base)),
         num_labels=1,
         max_length=recipe.max_length,
         local_files_only=True,
-        # as a base may be saved in half precision, and beside a pickle
-        model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        model_kwargs={
+            # as a base may be saved in half precision, and beside a pickle
+            "dtype": torch.float32,
+            "use_safetensors": True,
+            # On a CPU the gradient of the fused kernel is slow: 53 pairs a second, 70 without it (two cores).
+            "attn_implementation": "eager" if device == "cpu" else "sdpa",
+        },
+        config_kwargs=_dropout(recipe),
     )
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
-        [pair.label for pair in validation],
+        [int(pair.label >= 0.5) for pair in validation],  # noqa: PLR2004
         name="validation",
         batch_size=64,
         show_progress_bar=False,
@@ -96,7 +106,7 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         lr_scheduler_type="linear",
         warmup_steps=recipe.warmup_ratio,
         bf16=recipe.bf16,
-        use_cpu=resolve_device("auto") == "cpu",
+        use_cpu=device == "cpu",
         optim="adamw_torch_fused",
         seed=recipe.seed,
         batch_sampler=SimilarLengths,
@@ -114,14 +124,38 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
     trainer = CrossEncoderTrainer(
         model=model,
         args=arguments,
-        train_dataset=as_dataset(train),
+        train_dataset=as_dataset(train, recipe.label_smoothing),
         loss=BinaryCrossEntropyLoss(model),
         evaluator=evaluator,
     )
     trainer.remove_callback(PrinterCallback)  # where there is no terminal it would print figures among the answers
+    trainer.add_callback(LogWriter(run / LOG_NAME))
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
-    write_log(trainer.state.log_history, run / "log.csv")
-    return model
+    return model if trainer.is_world_process_zero() else None
+
+
+def _dropout(recipe: Recipe) -> dict[str, float]:
+    if recipe.dropout is None:
+        return {}
+    return dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), recipe.dropout)
+
+
+class LogWriter(TrainerCallback):
+    """Writes the log after every evaluation, so that a killed run leaves it too."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to this CSV file."""
+        self._path = path
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Called by the trainer."""
+        if state.is_world_process_zero:
+            write_log(state.log_history, self._path)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Called by the trainer."""
+        if state.is_world_process_zero:
+            write_log(state.log_history, self._path)
 
 
 def last_whole_checkpoint(run: Path) -> str | None:
@@ -135,24 +169,28 @@ def last_whole_checkpoint(run: Path) -> str | None:
     return None
 
 
-def _bind(run: Path, recipe: Recipe) -> None:
-    """A run goes on with the recipe that it began with."""
-    path = run / "recipe.json"
+def _bind(run: Path, recipe: Recipe, train: Sequence[Pair]) -> None:
+    """A run goes on with the recipe and the pairs that it began with."""
+    path = run / "run.json"
+    pairs = hashlib.sha256(repr([(pair.lost, pair.found, pair.label) for pair in train]).encode()).hexdigest()
+    begun = {"recipe": recipe.model_dump(), "pairs": pairs}
     if path.exists():
-        if Recipe.model_validate_json(path.read_bytes()) != recipe:
-            raise TrainingError(f"{run} holds a run of another recipe, see {path}; name another folder with --run")
+        if json.loads(path.read_bytes()) != begun:
+            raise TrainingError(
+                f"{run} holds a run of another recipe or data, see {path}; name another folder with --run"
+            )
     else:
         run.mkdir(parents=True, exist_ok=True)
-        path.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(begun, indent=2) + "\n", encoding="utf-8")
 
 
-def as_dataset(pairs: Sequence[Pair]) -> Dataset:
+def as_dataset(pairs: Sequence[Pair], label_smoothing: float = 0.0) -> Dataset:
     """The pairs in the columns that the loss reads."""
     return Dataset.from_dict(
         {
             "sentence_0": [pair.lost for pair in pairs],
             "sentence_1": [pair.found for pair in pairs],
-            "label": [float(pair.label) for pair in pairs],
+            "label": [label_smoothing + (1 - 2 * label_smoothing) * pair.label for pair in pairs],
         }
     )
 

@@ -8,17 +8,21 @@ from sklearn.metrics import average_precision_score
 
 Labels = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
+Column = npt.NDArray[np.generic]
+Metric = Callable[..., float]
 
 RESAMPLES = 1000
 
+CALIBRATION_BINS = 10
+
 
 def average_precision(labels: Labels, scores: Values) -> float:
-    """AP = sum over ranks n of (recall_n - recall_{n-1}) * precision_n, scikit-learn's.
+    """AP = sum over ranks n of (recall_n - recall_{n-1}) * precision_n, scikit-learn's; 0 where none is positive.
 
     >>> round(average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7])), 4)  # 1/2 * 1 + 1/2 * 2/3
     0.8333
     """
-    return float(average_precision_score(labels, scores))
+    return float(average_precision_score(labels, scores)) if labels.any() else 0.0
 
 
 def precision(labels: Labels, predicted: Labels) -> float:
@@ -46,6 +50,25 @@ def accuracy(labels: Labels, predicted: Labels) -> float:
     return float((labels == predicted).mean())
 
 
+def brier(labels: Labels, probabilities: Values) -> float:
+    """The mean squared error of probabilities (Brier, 1950)."""
+    return float(np.square(probabilities - labels).mean())
+
+
+def calibration_error(labels: Labels, probabilities: Values) -> float:
+    """Expected calibration error (Naeini et al., 2015).
+
+    The mean over ten bins of equal width, weighted by their pairs, of the gap between mean probability and share of
+    matches.
+
+    >>> round(calibration_error(np.array([1, 0, 1, 1]), np.array([0.55, 0.55, 0.95, 0.95])), 3)
+    0.05
+    """
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=probabilities - labels, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
 def share(cases: Labels) -> float:
     """The share of the cases that are 1."""
     return float(cases.mean())
@@ -69,9 +92,7 @@ def mean_reciprocal_rank(ranks: Values) -> float:
     return float((1 / ranks).mean())
 
 
-def interval(
-    figure: Callable[..., float], clusters: Sequence[str], *columns: npt.NDArray[np.generic], seed: int = 42
-) -> tuple[float, float]:
+def interval(figure: Metric, clusters: Sequence[str], *columns: Column, seed: int = 42) -> tuple[float, float]:
     """95 % bootstrap interval of a figure, resampling whole clusters: reports of one group are no independent cases.
 
     Args:

@@ -1,40 +1,133 @@
-"""Fitting the threshold: the score at which F1 on the validation pairs is highest."""
+"""Fitting threshold and calibration of a reranker on pairs that it was not trained on."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve
 
+from search.errors import TrainingError
 from search.reranker import Reranker
-from search.threshold import Threshold
+from search.threshold import Figure, Threshold
+from search.training import metrics
+from search.training.calibration import fit_calibration
+from search.training.metrics import Labels, Values
 from search.training.pairs import Pair
+from search.types import Advance
 
 
-def fit_threshold(reranker: Reranker, pairs: Sequence[Pair], fitted_on: str) -> Threshold:
-    """Fit by best F1, halfway to the next lower score, so that the last digits of a score decide nothing.
+class Policy(StrEnum):
+    """What a threshold is chosen for."""
+
+    BEST_F1 = "best-f1"
+    BEST_ACCURACY = "best-accuracy"
+    PRECISION = "precision"
+    """The lowest that keeps the precision at or above a value."""
+    RECALL = "recall"
+    """The highest that keeps the recall at or above a value."""
+
+
+def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float = 0.9) -> float:
+    """The cut that serves a policy best, halfway to the next lower score: the last digits of a score decide nothing.
 
     Args:
-        reranker: Scores the pairs; the threshold is bound to its fingerprint.
-        pairs: Validation pairs of both labels.
-        fitted_on: Says in `threshold.json` which pairs these are.
+        labels: Shape (n,), 0 or 1, both of them.
+        scores: Shape (n,), in [0, 1].
+        policy: What it is chosen for; of several cuts as good the highest, for the policy `precision` the lowest.
+        at: The value that the policies `precision` and `recall` keep.
+
+    Raises:
+        TrainingError: No cut keeps that precision, or the labels are all alike.
+
+    Example:
+        >>> scores, labels = np.array([0.1, 0.3, 0.5, 0.7, 0.9]), np.array([0, 1, 0, 1, 1])
+        >>> choose_threshold(labels, scores, Policy.RECALL, 0.6)  # 0.7 and 0.9 are two of three
+        0.6
+        >>> round(choose_threshold(labels, scores, Policy.PRECISION, 0.75), 3)  # from 0.3 on three of four match
+        0.2
     """
-    labels = np.array([pair.label for pair in pairs])
-    scores = reranker.score_pairs([(pair.lost, pair.found) for pair in pairs])
-    precision, recall, thresholds = precision_recall_curve(labels, scores)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(np.argmax(f1[:-1]))
-    lower = thresholds[best - 1] if best else 0.0
+    if len(set(labels.tolist())) == 1:
+        raise TrainingError(f"all {len(labels)} validation pairs have the label {labels[0]}; a threshold needs both")
+    cuts = np.unique(scores)[::-1]
+    order = np.argsort(-scores, kind="stable")
+    counts = np.searchsorted(-scores[order], -cuts, side="right")  # pairs at or above each cut
+    hits = np.cumsum(labels[order])[counts - 1]
+    positives = labels.sum()
+    precision, recall = hits / counts, hits / positives
+    match policy:
+        case Policy.BEST_F1:
+            best = int(np.argmax(2 * hits / (counts + positives)))
+        case Policy.BEST_ACCURACY:
+            best = int(np.argmax(hits - (counts - hits)))
+        case Policy.PRECISION:
+            kept = np.flatnonzero(precision >= at)
+            if not len(kept):
+                raise TrainingError(
+                    f"no threshold keeps a precision of {at}; the highest there is is {precision.max():.3f}"
+                )
+            best = int(kept[-1])
+        case Policy.RECALL:
+            best = int(np.flatnonzero(recall >= at)[0])
+    lower = cuts[best + 1] if best + 1 < len(cuts) else 0.0
+    return float(cuts[best] + lower) / 2
+
+
+def fit_threshold(
+    reranker: Reranker,
+    pairs: Sequence[Pair],
+    fitted_on: str,
+    policy: Policy = Policy.BEST_F1,
+    at: float = 0.9,
+    others: Sequence[Reranker] = (),
+    advance: Advance | None = None,
+) -> Threshold:
+    """Fit threshold and calibration.
+
+    Args:
+        reranker: Scores the pairs; the threshold is bound to its fingerprint and precision.
+        pairs: Validation pairs of both labels; a label of 0.5 or more counts as a match.
+        fitted_on: Says in `threshold.json` which pairs these are.
+        policy: See `choose_threshold`.
+        at: Likewise.
+        others: The same model in other precisions, for which the flipped decisions are measured.
+        advance: Called with the number of pairs scored since the last call.
+
+    Raises:
+        TrainingError: The policy cannot be served by these pairs.
+        ModelError: The reranker cannot be used.
+    """
+    labels = np.array([pair.label >= 0.5 for pair in pairs], dtype=np.int64)  # noqa: PLR2004
+    groups = [pair.group for pair in pairs]
+    texts = [(pair.lost, pair.found) for pair in pairs]
+    scores = reranker.score_pairs(texts, advance).astype(np.float64)
+    threshold = choose_threshold(labels, scores, policy, at)
+    predicted = (scores >= threshold).astype(np.int64)
+    flipped = {reranker.precision: 0.0}
+    for other in others:
+        flips = (other.score_pairs(texts, advance) >= threshold) != predicted
+        flipped[other.precision] = round(float(flips.mean()), 5)
     return Threshold(
-        threshold=float(thresholds[best] + lower) / 2,
-        policy="best F1",
+        threshold=threshold,
+        policy=policy if policy in (Policy.BEST_F1, Policy.BEST_ACCURACY) else f"{policy} at least {at}",
         fitted_on=fitted_on,
-        figures={
-            "pairs": len(pairs),
-            "positive": round(float(labels.mean()), 4),
-            "average_precision": round(float(average_precision_score(labels, scores)), 4),
-            "f1": round(float(f1[best]), 4),
-            "precision": round(float(precision[best]), 4),
-            "recall": round(float(recall[best]), 4),
-        },
+        pairs=len(pairs),
+        figures={"AP": figure(metrics.average_precision, groups, labels, scores)}
+        | {name: figure(function, groups, labels, predicted) for name, function in DECISION_FIGURES.items()},
+        calibration=fit_calibration(labels, scores, groups),
         reranker=reranker.fingerprint,
+        flipped=flipped,
     )
+
+
+DECISION_FIGURES = {
+    "F1": metrics.f1,
+    "precision": metrics.precision,
+    "recall": metrics.recall,
+    "accuracy": metrics.accuracy,
+}
+"""How decisions (labels, predicted) are judged, by name."""
+
+
+def figure(function: metrics.Metric, clusters: Sequence[str], *columns: metrics.Column) -> Figure:
+    """A metric of the columns with its interval; see `metrics.interval`."""
+    low, high = metrics.interval(function, clusters, *columns)
+    return Figure(value=round(function(*columns), 4), low=round(low, 4), high=round(high, 4))

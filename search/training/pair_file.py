@@ -1,0 +1,63 @@
+"""A user's own pairs: CSV or JSON Lines of (sentence_0, sentence_1, label)."""
+
+import random
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from search.errors import InputFileError
+from search.item_input import clean
+from search.rejects import RejectsFile
+from search.row_file import Reject, RowFile
+from search.training.pairs import Origin, Pair
+
+Text = Annotated[str, Field(min_length=1, max_length=4000), BeforeValidator(clean)]
+
+HELD_OUT = 0.1
+"""Share of the reports whose pairs are kept for validation where there is no file of these."""
+
+
+class PairRow(BaseModel):
+    """One row."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sentence_0: Text
+    """A lost report."""
+    sentence_1: Text
+    """A found description."""
+    label: float = Field(ge=0, le=1)
+    """1 where both are of one object, 0 where not."""
+
+
+def read_pairs(path: Path, rejects_path: Path) -> tuple[list[Pair], int]:
+    """The good pairs of a file in its order, and the number of bad rows, which go to another file with line and reason.
+
+    Raises:
+        InputFileError: The file cannot be read or has no good pair, or the rejects cannot be written.
+    """
+    pairs = []
+    with RejectsFile(rejects_path, path) as rejects:
+        for row in RowFile(path, PairRow):
+            if isinstance(row, Reject):
+                rejects.write(row)
+            else:
+                pairs.append(Pair(row.sentence_0, row.sentence_1, row.label, Origin.GIVEN, row.sentence_0))
+    if not pairs:
+        raise InputFileError(f"{path} has no pair that can be used; {rejects.count} rows were rejected")
+    return pairs, rejects.count
+
+
+def hold_out(pairs: list[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
+    """The pairs for training and those for validation; all pairs of a report are on one side.
+
+    Raises:
+        InputFileError: There are fewer than two reports.
+    """
+    reports = sorted({pair.group for pair in pairs})
+    if len(reports) < 2:  # noqa: PLR2004
+        raise InputFileError(f"the pairs have only {len(reports)} report; give the validation pairs with --validation")
+    rng = random.Random(seed)  # noqa: S311  no secret
+    held = set(rng.sample(reports, max(1, round(len(reports) * HELD_OUT))))
+    return [pair for pair in pairs if pair.group not in held], [pair for pair in pairs if pair.group in held]
