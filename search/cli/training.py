@@ -24,7 +24,9 @@ def train(
     validation: Annotated[
         Path | None, typer.Option(help="Likewise, to choose by; default: a tenth of the reports of --pairs.")
     ] = None,
-    run: Annotated[Path, typer.Option(help="Folder for checkpoints; a killed run goes on there.")] = Path("runs/train"),
+    checkpoints: Annotated[Path, typer.Option(help="Folder of the run; a killed one goes on there.")] = Path(
+        "runs/train"
+    ),
     base: Annotated[str, typer.Option(help="Model to start from: built-in, folder or hub id.")] = "all-MiniLM-L6-v2",
     learning_rate: Annotated[float, typer.Option(help="At the start; falls linearly.")] = 5e-5,
     warmup_ratio: Annotated[float, typer.Option(help="Share of the steps in which it rises from 0.")] = 0.0,
@@ -57,11 +59,10 @@ def train(
     else:
         data = file_data(_read(pairs), _read(validation) if validation else None, seed)
     with progress("Fitting the threshold") as advance:
-        reranker = build_reranker(data, recipe, run, output, advance)
+        reranker = build_reranker(data, recipe, checkpoints, output, advance)
     if reranker is not None:
-        out.print(
-            f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
-        )
+        ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
+        out.print(ready, soft_wrap=True)
 
 
 @app.command()

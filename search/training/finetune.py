@@ -106,6 +106,9 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         lr_scheduler_type="linear",
         warmup_steps=recipe.warmup_ratio,
         bf16=recipe.bf16,
+        # a search for unused ones misses those behind the model's dictionary of outputs
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if device == "cpu" else None,
         use_cpu=device == "cpu",
         optim="adamw_torch_fused",
         seed=recipe.seed,
@@ -177,7 +180,7 @@ def _bind(run: Path, recipe: Recipe, train: Sequence[Pair]) -> None:
     if path.exists():
         if json.loads(path.read_bytes()) != begun:
             raise TrainingError(
-                f"{run} holds a run of another recipe or data, see {path}; name another folder with --run"
+                f"{run} holds a run of another recipe or data, see {path}; name another folder with --checkpoints"
             )
     else:
         run.mkdir(parents=True, exist_ok=True)
