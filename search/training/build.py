@@ -20,7 +20,7 @@ from search.training.recipe import Recipe
 from search.training.threshold_fit import fit_threshold
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=2, hard=1, random=0, stray=1, edited=1, shortened=1, embellished=2, with_category=0.2)
+TRAINING_MIX = Mix(twin=6, hard=1, random=0, stray=3, edited=0, shortened=1, embellished=1, with_category=0.2)
 
 CHECKPOINT_PAIRS = 2000
 """Validation pairs that choose the checkpoint; all of them would take as long as 2,000 training steps."""
