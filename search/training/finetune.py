@@ -15,6 +15,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from torch.distributed import is_torchelastic_launched
 from transformers import TrainerCallback, TrainerState, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -108,7 +109,7 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         bf16=recipe.bf16,
         # a search for unused ones misses those behind the model's dictionary of outputs
         ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if device == "cpu" else None,
+        ddp_backend="gloo" if device == "cpu" and is_torchelastic_launched() else None,
         use_cpu=device == "cpu",
         optim="adamw_torch_fused",
         seed=recipe.seed,
