@@ -10,7 +10,7 @@ from search.errors import ModelError, QueryError
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
-from search.threshold import Calibration, Likelihood, load_threshold, require_precision
+from search.threshold import Calibration, Likelihood, is_passed_over, load_threshold, require_precision
 from search.types import Advance
 from storage import items
 from storage.database import Database
@@ -47,7 +47,7 @@ class Match:
     score: float
     """The cross-encoder's, in [0, 1]; the threshold is compared with it."""
     probability: float | None
-    """The share of pairs with such a score that match, in [0, 1]; None where the reranker is not calibrated."""
+    """The share of the pairs with such a score that match, in [0, 1]; None where the reranker is not calibrated."""
     likelihood: Likelihood | None
     """The probability in words."""
     category: str | None
@@ -182,13 +182,22 @@ class SearchPipeline:
             fitted = load_threshold(self._reranker, self._threshold_file)
             if fitted is not None:
                 require_precision(fitted, self._reranker)
-                return _Rule(fitted.threshold if is_fitted_cut else cut, fitted.calibration, [])
+                warnings = self._passed_over_warning()
+                return _Rule(fitted.threshold if is_fitted_cut else cut, fitted.calibration, warnings)
         except ModelError as error:
             if is_fitted_cut:
                 raise
             return _Rule(cut, None, [f"scores are not calibrated: {error}"])
         missing = f"no threshold is fitted for reranker {self._reranker.name!r}, so nothing is hidden; "
         return _Rule(cut, None, [f"{missing}run `lostfound calibrate`"] if is_fitted_cut else [])
+
+    def _passed_over_warning(self) -> list[str]:
+        if self._threshold_file is None or not is_passed_over(self._threshold_file, self._reranker):
+            return []
+        return [
+            f"{self._threshold_file} was fitted for another reranker, so the threshold that came with "
+            f"{self._reranker.name!r} is used; run `lostfound calibrate`, or delete the file"
+        ]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,13 @@ class RejectsFile:
     earlier import of the same source left is removed.
     """
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: Path, remedy: str = "name another file with --rejects") -> None:
         """Check the target before anything is imported.
+
+        Args:
+            path: The file of rejects.
+            source: The file that is imported.
+            remedy: What to do where the file cannot be written.
 
         Raises:
             InputFileError: The path is something else than a file of rejects.
@@ -27,6 +32,7 @@ class RejectsFile:
         self.path = path
         self.count = 0
         self._source = source
+        self._remedy = remedy
         self._file: TextIO | None = None
         self._partial = path
         self._earlier = self._read_earlier()
@@ -77,11 +83,11 @@ class RejectsFile:
         except (OSError, ValueError, RecursionError):
             first = None
         if not isinstance(first, dict) or set(first) != KEYS:
-            raise InputFileError(f"{self.path} is there and no file of rejects; name another one with --rejects")
+            raise InputFileError(f"{self.path} is there and no file of rejects; {self._remedy}")
         return str(first["file"])
 
     def _unwritable(self, error: OSError) -> InputFileError:
-        return InputFileError(f"{self.path} cannot be written: {error.strerror}; name another file with --rejects")
+        return InputFileError(f"{self.path} cannot be written: {error.strerror}; {self._remedy}")
 
 
 def _first_line(path: Path) -> str:

@@ -7,7 +7,7 @@ from search.application import Application
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.reranker import Reranker
-from search.threshold import find_threshold, load_threshold
+from search.threshold import is_passed_over, load_threshold
 from storage import changes, items, vectors
 from storage.database import REVISION
 from storage.items import Filters
@@ -63,6 +63,9 @@ def _model(model: BiEncoder | Reranker) -> dict[str, Any]:
 def _threshold(application: Application) -> dict[str, Any]:
     threshold = load_threshold(application.reranker, application.threshold_file)
     if threshold is None:
-        return {"value": None, "policy": "none fitted: nothing is hidden", "source": None}
-    source = find_threshold(application.reranker, application.threshold_file)
-    return {"value": threshold.threshold, "policy": threshold.policy, "source": str(source)}
+        return {"value": None, "policy": "none fitted: nothing is hidden"}
+    told = {"value": threshold.threshold, "policy": threshold.policy, "fitted on": threshold.fitted_on}
+    told |= {"precision": threshold.precision}
+    if is_passed_over(application.threshold_file, application.reranker):
+        told |= {"passed over": f"{application.threshold_file}, fitted for another reranker"}
+    return told

@@ -1,29 +1,34 @@
 """The fitted decision rule: which scores are a match, and how probable a match is at a score."""
 
-import tempfile
+import os
+from contextlib import suppress
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from search.errors import FingerprintError, ModelError
 from search.reranker import Reranker
+from search.validation import reasons
 
 FILE_NAME = "threshold.json"
 
 
 class Figure(BaseModel):
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval where it has one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
         """As `0.912 (0.897–0.926)`."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
@@ -60,10 +65,18 @@ class Calibration(BaseModel):
 
     method: str
     """`isotonic` or `platt`."""
-    scores: tuple[float, ...]
+    scores: tuple[float, ...] = Field(min_length=1)
     """Rising."""
     probabilities: tuple[float, ...]
-    """Never falling, in [0, 1]."""
+    """One per score, never falling, in [0, 1]."""
+
+    @model_validator(mode="after")
+    def _is_monotone(self) -> "Calibration":
+        rises = all(low < high for low, high in pairwise(self.scores))
+        never_falls = all(low <= high for low, high in pairwise((0.0, *self.probabilities, 1.0)))
+        if len(self.scores) != len(self.probabilities) or not rises or not never_falls:
+            raise ValueError("is no calibration: scores must rise, and probabilities never fall, within [0, 1]")
+        return self
 
     def probability(self, score: float) -> float:
         """The probability of a match, in [0, 1]."""
@@ -77,19 +90,20 @@ class Threshold(BaseModel):
 
     threshold: float = Field(ge=0, le=1)
     policy: str
-    """How it was chosen, e.g. `best F1`."""
+    """How it was chosen, e.g. `best-f1`."""
     fitted_on: str
     """The pairs that it was fitted on."""
     pairs: int
     """How many these are."""
     figures: dict[str, Figure]
-    """What it reaches on those pairs: `AP`, `F1`, `precision`, `recall`, `accuracy`."""
+    """What it reaches on the pairs that it was fitted on: `AP`, `F1`, `precision`, `recall`, `accuracy`."""
     calibration: Calibration
     reranker: str
     """Fingerprint of the reranker it was fitted for."""
+    precision: str
+    """Of the arithmetic that it was fitted in, e.g. `float32`."""
     flipped: dict[str, float]
-    """By precision of the arithmetic, e.g. `bfloat16`: the share of the pairs that it puts on the other side of the
-    threshold. 0 for the precision that it was fitted in; one that is not named was not measured."""
+    """By other precision: the share of the pairs that it puts on the other side of the threshold."""
 
     def save(self, path: Path) -> None:
         """Write the file; an earlier one is replaced as a whole.
@@ -97,13 +111,14 @@ class Threshold(BaseModel):
         Raises:
             ModelError: It cannot be written.
         """
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as partial:
-                partial.write(self.model_dump_json(indent=1) + "\n")
-            Path(partial.name).chmod(0o644)
-            Path(partial.name).replace(path)
+            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise ModelError(f"{path} cannot be written: {error.strerror}") from error
 
 
@@ -111,33 +126,40 @@ MOST_FLIPPED = 0.005
 """A precision that decides more pairs otherwise than this share needs a threshold of its own."""
 
 
-def find_threshold(reranker: Reranker, office: Path | None) -> Path | None:
-    """The file that holds for a reranker: the office's own, else the one beside the model, else None."""
-    candidates = [*([office] if office else []), reranker.folder / FILE_NAME]
-    return next((path for path in candidates if path.exists()), None)
-
-
 def load_threshold(reranker: Reranker, office: Path | None = None) -> Threshold | None:
-    """The threshold that holds for a reranker, see `find_threshold`.
+    """The threshold that holds for a reranker: the office's own where it was fitted for it, else the model's.
+
+    Args:
+        reranker: Its fingerprint must be the threshold's.
+        office: The office's own file; it need not exist.
 
     Raises:
-        FingerprintError: It was fitted for another model or text form.
-        ModelError: The file cannot be read as a threshold.
+        FingerprintError: The model's was fitted for another model or text form.
+        ModelError: A file cannot be read as a threshold.
     """
-    path = find_threshold(reranker, office)
-    if path is None:
+    if office is not None and office.exists():
+        threshold = _read(office)
+        if threshold.reranker == reranker.fingerprint:
+            return threshold
+    path = reranker.folder / FILE_NAME
+    if not path.exists():
         return None
-    try:
-        threshold = Threshold.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise ModelError(f"{path} is no threshold: {reason}; make one with `lostfound calibrate`") from error
+    threshold = _read(path)
     if threshold.reranker != reranker.fingerprint:
         raise FingerprintError(
-            f"{path} was fitted for reranker {threshold.reranker[:12]}, this is {reranker.fingerprint[:12]}; fit one "
-            "with `lostfound calibrate`, or search with a threshold of your own, --min-score X, or with --all"
+            f"{path} was fitted for reranker {threshold.reranker[:12]}, this is {reranker.fingerprint[:12]}; "
+            f"{_WAYS_OUT}"
         )
     return threshold
+
+
+def is_passed_over(office: Path, reranker: Reranker) -> bool:
+    """Whether the office has a threshold of its own, but for another reranker.
+
+    Raises:
+        ModelError: The file cannot be read as a threshold.
+    """
+    return office.exists() and _read(office).reranker != reranker.fingerprint
 
 
 def require_precision(threshold: Threshold, reranker: Reranker) -> None:
@@ -146,10 +168,21 @@ def require_precision(threshold: Threshold, reranker: Reranker) -> None:
     Raises:
         FingerprintError: The precision was not measured, or flips more than 0.5 % of the decisions.
     """
-    flipped = threshold.flipped.get(reranker.precision)
+    flipped = {threshold.precision: 0.0, **threshold.flipped}.get(reranker.precision)
     if flipped is None or flipped > MOST_FLIPPED:
         known = "was not measured" if flipped is None else f"decides {flipped:.1%} of the pairs otherwise"
         raise FingerprintError(
-            f"the threshold of {reranker.name!r} was fitted in {next(iter(threshold.flipped))}, and "
-            f"{reranker.precision} {known}; fit one on this machine with `lostfound calibrate`"
+            f"the threshold of reranker {reranker.name!r} was fitted in {threshold.precision}, and "
+            f"{reranker.precision} {known}; {_WAYS_OUT}"
         )
+
+
+_WAYS_OUT = "fit one with `lostfound calibrate`, or search with a threshold of your own, --min-score X, or with --all"
+
+
+def _read(path: Path) -> Threshold:
+    try:
+        return Threshold.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        reason = reasons(error) if isinstance(error, ValidationError) else error.strerror
+        raise ModelError(f"{path} is no threshold: {reason}; make one with `lostfound calibrate`") from error

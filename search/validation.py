@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 def reasons(error: ValidationError) -> str:
     """Each field that breaks a rule, the rule and the value, as `description: is empty; found_on: ...`."""
-    return "; ".join(f"{details['loc'][0]}: {_reason(details)}" for details in error.errors())
+    return "; ".join(": ".join([*map(str, details["loc"][:1]), _reason(details)]) for details in error.errors())
 
 
 def _reason(details: Any) -> str:

@@ -140,7 +140,7 @@ def fitted(reranker_folder: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "reranker"
     shutil.copytree(reranker_folder, folder)
     threshold = Threshold(
-        threshold=0.99, policy="by hand", fitted_on="nothing", pairs=0, figures={}, flipped={"float32": 0},
+        threshold=0.99, policy="by hand", fitted_on="nothing", pairs=0, figures={}, precision="float32", flipped={},
         calibration=Calibration(method="platt", scores=(0, 0.99, 1), probabilities=(0, 0.5, 1)),
         reranker=Reranker(str(folder)).fingerprint,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Choosing the threshold, calibrating, and what is refused; against brute force and cases worked by hand."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 from search.encoder import BiEncoder
 from search.errors import FingerprintError, ModelError, TrainingError
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, Calibration, Likelihood, Threshold, load_threshold, require_precision
+from search.threshold import (
+    FILE_NAME,
+    Calibration,
+    Likelihood,
+    Threshold,
+    is_passed_over,
+    load_threshold,
+    require_precision,
+)
 from search.training import metrics
 from search.training.calibration import fit_calibration, fit_isotonic, fit_platt, probabilities
 from search.training.corpus import Split, load_corpus
@@ -50,7 +59,7 @@ def test_a_threshold_serves_its_policy_as_well_as_any_other_cut(rows: list[tuple
 
 
 def test_pairs_of_one_label_have_no_threshold() -> None:
-    with pytest.raises(TrainingError, match="all 3 validation pairs have the label 1"):
+    with pytest.raises(TrainingError, match="all 3 validation pairs match"):
         choose_threshold(np.ones(3, dtype=np.int64), np.array([0.1, 0.2, 0.3]), Policy.BEST_F1)
 
 
@@ -66,6 +75,21 @@ def test_calibrated_probabilities_are_true_whatever_the_scores(bend) -> None:  #
     assert metrics.calibration_error(labels[3000:], calibrated) < 0.03
     assert metrics.brier(labels[3000:], calibrated) <= metrics.brier(labels[3000:], scores[3000:]) + 0.002
     assert fitted.probability(float(scores[3000])) == pytest.approx(calibrated[0])
+
+
+def test_a_few_pairs_make_no_certainty() -> None:
+    labels, scores = np.array([0] * 10 + [1] * 10), np.linspace(0.01, 0.99, 20)
+    for fit in (fit_isotonic, fit_platt):
+        said = probabilities(fit(labels, scores), np.array([0.0, 1.0]))
+        assert 0.001 < said[0] < 0.2
+        assert 0.8 < said[1] < 0.999
+
+
+def test_scores_that_tell_nothing_get_the_share_of_matches() -> None:
+    labels, scores = np.array([1, 1, 0, 0, 0, 0, 0, 0]), np.linspace(0.9, 0.1, 8)[::-1]
+    assert probabilities(fit_platt(labels, scores), np.array([0.2, 0.8])) == pytest.approx([0.28, 0.28], abs=0.1)
+    alone = fit_calibration(labels, scores, ["one"] * 8)
+    assert alone.method == "platt"
 
 
 @given(cases)
@@ -109,7 +133,8 @@ def test_the_file_says_what_was_fitted_and_on_what(fitted: Reranker) -> None:
     for figure in content["figures"].values():
         assert figure["low"] <= figure["value"] <= figure["high"]
     assert set(content["figures"]) == {"AP", "F1", "precision", "recall", "accuracy"}
-    assert content["flipped"]["float32"] == 0 < content["flipped"]["bfloat16"] < 0.5
+    assert content["precision"] == "float32"
+    assert 0 <= content["flipped"]["bfloat16"] < 0.5
 
 
 def test_a_precision_that_decides_otherwise_or_was_not_measured_is_refused(fitted: Reranker) -> None:
@@ -120,7 +145,7 @@ def test_a_precision_that_decides_otherwise_or_was_not_measured_is_refused(fitte
     with pytest.raises(FingerprintError, match=r"float16 was not measured; .*`lostfound calibrate`"):
         require_precision(threshold, half)
     for share, refused in ((0.004, False), (0.02, True)):
-        measured = threshold.model_copy(update={"flipped": {"float32": 0, "float16": share}})
+        measured = threshold.model_copy(update={"flipped": {"float16": share}})
         if refused:
             with pytest.raises(FingerprintError, match=r"float16 decides 2.0% of the pairs otherwise"):
                 require_precision(measured, half)
@@ -136,7 +161,11 @@ def test_the_office_s_own_threshold_comes_before_the_model_s(fitted: Reranker, t
     own = of_model.model_copy(update={"threshold": 0.123})
     own.save(office)
     assert load_threshold(fitted, office) == own
+    assert not is_passed_over(office, fitted)
     own.model_copy(update={"reranker": "0" * 64}).save(office)
+    assert load_threshold(fitted, office) == of_model
+    assert is_passed_over(office, fitted)
+    of_model.model_copy(update={"reranker": "0" * 64}).save(fitted.folder / FILE_NAME)
     with pytest.raises(FingerprintError, match=r"fitted for reranker 000000000000.*`lostfound calibrate`"):
         load_threshold(fitted, office)
 
@@ -144,18 +173,36 @@ def test_the_office_s_own_threshold_comes_before_the_model_s(fitted: Reranker, t
 @pytest.mark.parametrize("content", ["", "[]", '{"threshold": 7}', '{"threshold": "high"}'])
 def test_a_damaged_threshold_is_refused(fitted: Reranker, content: str) -> None:
     (fitted.folder / FILE_NAME).write_text(content)
-    with pytest.raises(ModelError, match="is no threshold"):
+    with pytest.raises(ModelError, match=r"is no threshold: .*; make one with"):
+        load_threshold(fitted)
+
+
+@pytest.mark.parametrize(
+    ("scores", "values"),
+    [([], []), ([0.1], [0.1, 0.2]), ([0.1, 0.1], [0.1, 0.2]), ([0, 1], [0.5, 0.4]), ([0, 1], [0, 7])],
+)
+def test_a_calibration_that_is_none_is_refused(fitted: Reranker, scores: list[float], values: list[float]) -> None:
+    path = fitted.folder / FILE_NAME
+    content = json.loads(path.read_text())
+    content["calibration"] |= {"scores": scores, "probabilities": values}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="is no threshold: calibration"):
         load_threshold(fitted)
 
 
 def test_a_threshold_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
     threshold = Threshold(
-        threshold=0.5, policy="best-f1", fitted_on="nothing", pairs=0, figures={}, reranker="0" * 64, flipped={},
-        calibration=Calibration(method="platt", scores=(0, 1), probabilities=(0, 1)),
+        threshold=0.5, policy="best-f1", fitted_on="nothing", pairs=0, figures={}, reranker="0" * 64,
+        calibration=Calibration(method="platt", scores=(0, 1), probabilities=(0, 1)), precision="float32", flipped={},
     )  # fmt: skip
-    (tmp_path / "file").write_text("something else")
-    with pytest.raises(ModelError, match="cannot be written"):
-        threshold.save(tmp_path / "file" / FILE_NAME)
     threshold.save(tmp_path / FILE_NAME)
-    assert [path.name for path in tmp_path.iterdir()].count(FILE_NAME) == 1
-    assert len(list(tmp_path.iterdir())) == 2
+    earlier = (tmp_path / FILE_NAME).read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))  # as if the disk were full
+    try:
+        with pytest.raises(ModelError, match="cannot be written"):
+            threshold.model_copy(update={"threshold": 0.6}).save(tmp_path / FILE_NAME)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (tmp_path / FILE_NAME).read_bytes() == earlier
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]

@@ -15,6 +15,13 @@ class StatusChoice(StrEnum):
     ANY = "any"
 
 
+class SplitChoice(StrEnum):
+    """The choices of `evaluate --split`: what models were trained on says nothing about them."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
 class PolicyChoice(StrEnum):
     """The choices of `calibrate --policy`."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.app import app
-from search.cli.options import Json, PolicyChoice
+from search.cli.options import Json, PolicyChoice, SplitChoice
 from search.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -44,31 +44,41 @@ def train(
     """Fine-tune a reranker; the defaults are the original system's recipe."""
     _require_extra()
     from search.console import out, progress
-    from search.training.build import build_reranker, corpus_data, file_data
+    from search.loading import PRECISIONS
+    from search.settings import load_settings
+    from search.training.build import corpus_data, file_data, finish_reranker, require_new, train_reranker
     from search.training.recipe import parse_recipe
 
+    if pairs is None and validation is not None:
+        raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
+    if pairs is not None and draws != 1:
+        raise typer.BadParameter("--draws is for the corpus; the pairs of a file are given")
     recipe = parse_recipe(
         base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
         dropout=dropout, label_smoothing=label_smoothing, draws=draws, bf16=bf16, seed=seed,
     )  # fmt: skip
-    if pairs is None and validation is not None:
-        raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
+    require_new(output)
+    device = load_settings().device
     if pairs is None:
-        data = corpus_data(recipe)
+        data = corpus_data(recipe, device)
     else:
-        data = file_data(_read(pairs), _read(validation) if validation else None, seed)
-    with progress("Fitting the threshold") as advance:
-        reranker = build_reranker(data, recipe, checkpoints, output, advance)
-    if reranker is not None:
-        ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
-        out.print(ready, soft_wrap=True)
+        data = file_data(pairs.name, _read(pairs), _read(validation) if validation else None, seed)
+    model = train_reranker(data, recipe, checkpoints, device)
+    if model is None:
+        return  # the first of the processes that train together finishes
+    with progress("Fitting the threshold", len(data.validation) * len(PRECISIONS)) as advance:
+        reranker = finish_reranker(model, data, recipe, checkpoints, output, device=device, advance=advance)
+    ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
+    out.print(ready, soft_wrap=True)
 
 
 @app.command()
 def calibrate(
     policy: Annotated[PolicyChoice, typer.Option(help="What the threshold is chosen for.")] = PolicyChoice.BEST_F1,
-    at: Annotated[float, typer.Option(min=0, max=1, help="Value that the policy precision or recall keeps.")] = 0.9,
+    at: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Value that the policy precision or recall keeps; default 0.9.")
+    ] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(help="CSV or JSON Lines of sentence_0, sentence_1, label; default: the shipped corpus."),
@@ -76,6 +86,8 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Fit this office's threshold and calibration for the reranker of the settings, on this machine's precision."""
+    if at is not None and policy in (PolicyChoice.BEST_F1, PolicyChoice.BEST_ACCURACY):
+        raise typer.BadParameter(f"--at goes with --policy precision or recall, the policy is {policy}")
     _require_extra()
     from search.application import Application
     from search.console import print_fields, print_json, progress
@@ -86,7 +98,9 @@ def calibrate(
     chosen = validation_pairs(application.encoder) if pairs is None else _read(pairs)
     fitted_on = f"{CORPUS_NAME}, validation" if pairs is None else pairs.name
     with progress("Scoring pairs", len(chosen)) as advance:
-        fitted = fit_threshold(application.reranker, chosen, fitted_on, policy=Policy(policy), at=at, advance=advance)
+        fitted = fit_threshold(
+            application.reranker, chosen, fitted_on, policy=Policy(policy), at=at or 0.9, advance=advance
+        )
     fitted.save(application.threshold_file)
     if json:
         print_json({"file": str(application.threshold_file), **fitted.model_dump()})
@@ -97,7 +111,7 @@ def calibrate(
 
 @app.command()
 def evaluate(
-    split: Annotated[str, typer.Option(help="validation or test; never choose anything by the test split.")] = "test",
+    split: Annotated[SplitChoice, typer.Option(help="Never choose anything by the test split.")] = SplitChoice.TEST,
     depth: Annotated[int, typer.Option(min=1, help="Candidates reranked in whole searches.")] = 100,
     plots: Annotated[
         Path | None, typer.Option(help="Folder for precision-recall, score and reliability plots.")
@@ -114,26 +128,26 @@ def evaluate(
     from search.training.evaluation import Evaluation
     from search.training.plots import plot_evaluation
 
-    if split not in set(Split):
-        raise typer.BadParameter(f"{split!r} is none of {', '.join(Split)}")
     application = Application()
     fitted = load_threshold(application.reranker, application.threshold_file)
     if fitted is None:
         raise ModelError(f"{application.reranker.folder} has no threshold; fit one with `lostfound calibrate`")
     require_precision(fitted, application.reranker)
+    if plots is not None:
+        _make_folder(plots)
     with progress("Scoring pairs") as advance:
         evaluation = Evaluation(application.encoder, application.reranker, fitted, depth, advance)
         report = evaluation.run(load_corpus(), Split(split))
-    if plots is not None:
-        plot_evaluation(report.mixed, fitted.threshold, plots)
     if json:
         sections = {
             name: {title: value.model_dump() for title, value in part.items()} for name, part in report.sections.items()
         }
         print_json({"split": split, "depth": depth, "threshold": fitted.threshold, **sections})
-        return
-    for section, part in report.sections.items():
-        print_fields(f"{section}, {split} split", dict(part))
+    else:
+        for section, part in report.sections.items():
+            print_fields(f"{section}, {split} split", dict(part))
+    if plots is not None:
+        plot_evaluation(report.mixed, fitted.threshold, plots)
 
 
 def _read(path: Path) -> "list[Pair]":
@@ -141,11 +155,18 @@ def _read(path: Path) -> "list[Pair]":
     from search.console import warn
     from search.training.pair_file import read_pairs
 
-    target = path.with_name(f"{path.stem}.rejects.jsonl")
+    target = path.with_name(f"{path.name}.rejects.jsonl")
     pairs, rejected = read_pairs(path, target)
     if rejected:
         warn(f"{rejected} rows of {path} are no pairs and were left out; see {target}")
     return pairs
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{folder} cannot be made: {error.strerror}") from None
 
 
 def _require_extra() -> None:

@@ -1,10 +1,16 @@
 """From pairs to a finished reranker: fine-tuning, export, threshold, card."""
 
+import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from sentence_transformers import CrossEncoder
+
 from search.encoder import BiEncoder
+from search.errors import TrainingError
 from search.loading import PRECISIONS
 from search.model_folder import BUILT_IN_ENCODER
 from search.reranker import Reranker
@@ -17,13 +23,13 @@ from search.training.pair_file import hold_out
 from search.training.pairs import MIXED, Mix, Pair, build_pairs
 from search.training.plots import plot_log
 from search.training.recipe import Recipe
-from search.training.threshold_fit import fit_threshold
+from search.training.threshold_fit import fit_threshold, require_both_labels
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=6, hard=1, random=0, stray=3, edited=0, shortened=1, embellished=1, with_category=0.2)
+TRAINING_MIX = Mix(twin=6, hard=1, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
 
 CHECKPOINT_PAIRS = 2000
-"""Validation pairs that choose the checkpoint; all of them would take as long as 2,000 training steps."""
+"""Validation pairs that choose the checkpoint; all of the corpus' would take as long as 2,000 training steps."""
 
 VALIDATION_SEED = 42
 
@@ -40,26 +46,26 @@ class TrainingData:
     """Choose checkpoint, threshold and calibration."""
 
 
-def corpus_data(recipe: Recipe) -> TrainingData:
+def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
     """The pairs of the shipped corpus: training split and validation split.
 
     Raises:
         InputFileError: The corpus cannot be read.
     """
     objects, strays = load_corpus().of(Split.TRAIN)
-    encoder = BiEncoder(BUILT_IN_ENCODER)
+    encoder = BiEncoder(BUILT_IN_ENCODER, device)
     train = build_pairs(objects, strays, encoder, TRAINING_MIX, seed=recipe.seed, draws=recipe.draws)
     return TrainingData(CORPUS_NAME, train, validation_pairs(encoder))
 
 
-def file_data(pairs: list[Pair], validation: list[Pair] | None, seed: int) -> TrainingData:
-    """A user's own pairs; without a validation file a tenth of the reports is held out.
+def file_data(source: str, pairs: list[Pair], validation: list[Pair] | None, seed: int) -> TrainingData:
+    """A user's own pairs; without validation pairs a tenth of the reports is held out.
 
     Raises:
         InputFileError: There are too few reports to hold any out.
     """
     train, held = (pairs, validation) if validation else hold_out(pairs, seed)
-    return TrainingData("a user's file", train, held)
+    return TrainingData(source, train, held)
 
 
 def validation_pairs(encoder: BiEncoder) -> list[Pair]:
@@ -72,33 +78,60 @@ def validation_pairs(encoder: BiEncoder) -> list[Pair]:
     return build_pairs(objects, strays, encoder, MIXED, seed=VALIDATION_SEED)
 
 
-def build_reranker(
-    data: TrainingData, recipe: Recipe, run: Path, output: Path, advance: Advance | None = None
-) -> Reranker | None:
-    """Fine-tune, then save to `output` with `threshold.json` and model card.
-
-    Args:
-        data: The pairs.
-        recipe: The knobs of the fine-tuning.
-        run: Folder of checkpoints, log and plot; a killed run is taken up there.
-        output: Folder of the finished model.
-        advance: Called with the number of validation pairs scored since the last call.
-
-    Returns:
-        The finished reranker; None in the processes beside the first where several train together.
+def train_reranker(data: TrainingData, recipe: Recipe, run: Path, device: str = "auto") -> CrossEncoder | None:
+    """Fine-tune, or take up a killed run; see `finetune`.
 
     Raises:
         ModelError: The base cannot be found.
-        TrainingError: The run's folder holds a run of another recipe or data, or the validation pairs are all alike.
+        TrainingError: The validation pairs are all alike, or the run's folder holds another run.
     """
-    model = finetune(data.train, data.validation[:CHECKPOINT_PAIRS], recipe, run)
-    if model is None:
-        return None
-    plot_log(run / LOG_NAME, run / "log.png")
-    export(model, output)
-    reranker = Reranker(str(output))
-    others = [Reranker(str(output), precision=name) for name in PRECISIONS if name != reranker.precision]
-    threshold = fit_threshold(reranker, data.validation, f"{data.source}, validation", others=others, advance=advance)
-    write_card(output, recipe, data.source, data.train, data.validation, threshold, run / LOG_NAME)
-    threshold.save(output / FILE_NAME)
-    return reranker
+    require_both_labels(np.array([pair.is_match for pair in data.validation], dtype=np.int64))
+    count = min(CHECKPOINT_PAIRS, len(data.validation))
+    sample = random.Random(recipe.seed).sample(data.validation, count)  # noqa: S311  a file may be in any order
+    return finetune(data.train, sample, recipe, run, device)
+
+
+def require_new(output: Path) -> None:
+    """Refuse an output that would replace something.
+
+    Raises:
+        TrainingError: It is there and no empty folder.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise TrainingError(f"{output} is there already; name a new folder for the finished model")
+
+
+def finish_reranker(
+    model: CrossEncoder, data: TrainingData, recipe: Recipe, run: Path, output: Path, *, device: str, advance: Advance
+) -> Reranker:
+    """Save a fine-tuned model with `threshold.json` and model card; the folder appears when all of it is there.
+
+    Args:
+        model: From `train_reranker`.
+        data: The pairs.
+        recipe: Of the run.
+        run: The run's folder, with its log.
+        output: A new folder.
+        device: Where the validation pairs are scored.
+        advance: Called with the number of validation pairs scored since the last call, in all precisions.
+
+    Raises:
+        TrainingError: `output` is there already, or cannot be written.
+    """
+    require_new(output)
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        plot_log(run / LOG_NAME, run / "log.png")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        export(model, partial)
+        reranker = Reranker(str(partial), device)
+        others = [Reranker(str(partial), device, precision=name) for name in PRECISIONS if name != reranker.precision]
+        fitted_on = f"{data.source}, validation"
+        threshold = fit_threshold(reranker, data.validation, fitted_on, others=others, advance=advance)
+        threshold.save(partial / FILE_NAME)
+        write_card(partial, output.name, recipe, data.source, data.train, data.validation, threshold, run / LOG_NAME)
+        partial.replace(output)
+    except OSError as error:
+        raise TrainingError(f"{output} cannot be written: {error}; free some space and run the same command") from error
+    return Reranker(str(output), device)

@@ -13,16 +13,23 @@ from search.training.metrics import Labels, Values, brier
 
 FOLDS = 5
 
+LOGITS = np.arange(-12, 12.25, 0.25)
+"""Where the knots of a Platt calibration lie."""
+
 
 def fit_calibration(labels: Labels, scores: Values, clusters: Sequence[str]) -> Calibration:
     """Isotonic or Platt, whichever has the lower Brier score in cross-validation over clusters, fitted on all pairs.
 
     Args:
-        labels: 0 or 1, both of them.
+        labels: 0 or 1.
         scores: In [0, 1].
-        clusters: Pairs of one cluster are in one fold: they are no independent cases.
+        clusters: Pairs of one cluster are in one fold, for they are no independent cases. Of one cluster alone nothing
+            can be held out: then it is Platt, whose two numbers learn less noise.
     """
-    folds = GroupKFold(min(FOLDS, len(set(clusters))))
+    count = len(set(clusters))
+    if count == 1:
+        return fit_platt(labels, scores)
+    folds = GroupKFold(min(FOLDS, count))
 
     def error(fit: Callable[[Labels, Values], Calibration]) -> float:
         total = 0.0
@@ -31,7 +38,6 @@ def fit_calibration(labels: Labels, scores: Values, clusters: Sequence[str]) -> 
             total += len(test) * brier(labels[test], probabilities(fitted, scores[test]))
         return total
 
-    # a tie goes to Platt: two numbers cannot learn noise
     return min((fit_platt, fit_isotonic), key=error)(labels, scores)
 
 
@@ -41,22 +47,33 @@ def probabilities(calibration: Calibration, scores: Values) -> Values:
 
 
 def fit_isotonic(labels: Labels, scores: Values) -> Calibration:
-    """The never falling steps with the least squared error (Zadrozny and Elkan, 2002)."""
-    fitted = IsotonicRegression(y_min=0, y_max=1).fit(scores, labels)
+    """The never falling steps with the least squared error (Zadrozny and Elkan, 2002), kept off 0 and 1 as Platt's."""
+    low, high = _targets(labels)
+    fitted = IsotonicRegression(y_min=low, y_max=high).fit(scores, labels)
     return _calibration("isotonic", fitted.X_thresholds_, fitted.y_thresholds_)
 
 
 def fit_platt(labels: Labels, scores: Values) -> Calibration:
-    """A logistic curve over the logit (Platt, 1999), as knots a quarter of a logit apart.
+    """A logistic curve over the logit, fitted to smoothed targets (Platt, 1999), as knots a quarter of a logit apart.
 
-    With labels of one kind only there is nothing to fit and the score stays as it is.
+    Where higher scores are not the likelier ones there is no such curve; every score then gets the share of matches.
     """
-    grid = np.arange(-12, 12.25, 0.25)
-    if len(set(labels.tolist())) == 1:
-        return _calibration("platt", _sigmoid(grid), _sigmoid(grid))
-    fitted = LogisticRegression(C=np.inf).fit(_logit(scores)[:, None], labels)
-    slope, intercept = max(float(fitted.coef_[0, 0]), 0.0), float(fitted.intercept_[0])
-    return _calibration("platt", _sigmoid(grid), _sigmoid(slope * grid + intercept))
+    low, high = _targets(labels)
+    weights = np.where(labels == 1, high, low)  # of the target 1; the rest is the weight of 0
+    logits = np.tile(_logit(scores), 2)[:, None]
+    fitted = LogisticRegression(C=np.inf).fit(
+        logits, np.repeat([1, 0], len(labels)), sample_weight=np.concatenate([weights, 1 - weights])
+    )
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        return _calibration("platt", np.array([0.0, 1.0]), np.full(2, weights.mean()))
+    return _calibration("platt", _sigmoid(LOGITS), np.clip(_sigmoid(slope * LOGITS + intercept), low, high))
+
+
+def _targets(labels: Labels) -> tuple[float, float]:
+    """What 0 and 1 are taken for: after n cases of a kind the next may yet be of the other."""
+    matches = int(labels.sum())
+    return 1 / (len(labels) - matches + 2), (matches + 1) / (matches + 2)
 
 
 def _calibration(method: str, scores: Values, values: Values) -> Calibration:
@@ -68,7 +85,7 @@ def _calibration(method: str, scores: Values, values: Values) -> Calibration:
 
 
 def _sigmoid(logits: Values) -> Values:
-    return 1 / (1 + np.exp(-logits))
+    return (1 + np.tanh(logits / 2)) / 2  # 1 / (1 + exp(-x)) overflows
 
 
 def _logit(scores: Values) -> Values:

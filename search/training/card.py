@@ -21,6 +21,7 @@ SAMPLES = 3
 
 def write_card(
     folder: Path,
+    name: str,
     recipe: Recipe,
     source: str,
     train: Sequence[Pair],
@@ -32,6 +33,7 @@ def write_card(
 
     Args:
         folder: Of the finished model.
+        name: The title.
         recipe: How it was fine-tuned.
         source: Where the pairs come from.
         train: The pairs that it learnt from.
@@ -42,16 +44,17 @@ def write_card(
     sections = [
         "---\nlibrary_name: sentence-transformers\npipeline_tag: text-ranking\n"
         "tags: [cross-encoder, reranker, lost-property]\n---",
-        f"# {folder.name}",
+        f"# {name}",
         "A cross-encoder that says how probable it is that a lost report and a description of a found item are of one "
         "object. `CrossEncoder(folder)` loads it and gives a score in [0, 1]; `threshold.json` holds the score from "
         "which lostfound calls it a match, and the calibration from scores to probabilities.",
         "## Figures",
         f"On {threshold.pairs:,} pairs ({threshold.fitted_on}) by which checkpoint, threshold and calibration were "
-        f"chosen, with 95 % intervals; the threshold is {threshold.threshold:.3f} ({threshold.policy}).",
+        f"chosen, so they flatter a little, with 95 % intervals; the threshold is {threshold.threshold:.3f} "
+        f"({threshold.policy}), fitted in {threshold.precision}.",
         _table(("figure", "value"), threshold.figures.items()),
         _table(
-            ("precision of the arithmetic", "decisions that differ"),
+            ("other precision", "decisions that differ"),
             ((name, f"{share:.2%}") for name, share in threshold.flipped.items()),
         ),
         "## Recipe",

@@ -22,16 +22,14 @@ from search.types import Advance
 
 SEED = 42
 
-FEWEST_REPORTS = 20
-"""Of a category that gets figures of its own."""
+FEWEST_GROUPS = 5
+"""Of a category that gets a figure of its own."""
+
+NO_OBJECT = -1
 
 Section = dict[str, Figure]
 
-Inventory = Sequence[tuple[str, LostObject]]
-"""Found descriptions with their objects."""
-
-Ranks = Values
-"""Per query the rank of its item, 1 is the first, inf a miss."""
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,54 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Results:
-    """Searches reranked; both of shape (queries, depth), the most similar candidate first."""
+class Inventory:
+    """What is searched: one found description per object, from both writers in turn."""
 
-    candidates: npt.NDArray[np.int64]
-    """Indices into the inventory."""
+    texts: list[str]
+    objects: Sequence[LostObject]
+
+    @classmethod
+    def of(cls, objects: Sequence[LostObject]) -> "Inventory":
+        """The inventory of these objects."""
+        return cls([entry.found[number % len(entry.found)] for number, entry in enumerate(objects)], objects)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Lost reports to be searched."""
+
+    texts: list[str]
+    own: Indices
+    """Shape (q,): where the report's object is in the inventory, or `NO_OBJECT`."""
+    groups: list[str]
+
+    @classmethod
+    def of_objects(cls, inventory: Inventory) -> "Queries":
+        """All reports of the inventory's objects."""
+        reports = [(lost, number) for number, entry in enumerate(inventory.objects) for lost in entry.lost]
+        own = np.array([number for _, number in reports], dtype=np.int64)
+        return cls([lost for lost, _ in reports], own, [inventory.objects[number].group for number in own])
+
+    @classmethod
+    def of_strays(cls, strays: Sequence[StrayReport]) -> "Queries":
+        """Reports without an object."""
+        groups = [stray.group or stray.report for stray in strays]
+        return cls([stray.report for stray in strays], np.full(len(strays), NO_OBJECT), groups)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Searches reranked, the best candidate first; of equal scores the more similar one, as in the pipeline."""
+
+    candidates: Indices
+    """Shape (q, depth), indices into the inventory."""
     scores: Values
+    """Shape (q, depth), falling."""
+
+    def hits(self, queries: Queries) -> npt.NDArray[np.bool_]:
+        """Shape (q, depth): which candidate is the report's own object."""
+        is_own: npt.NDArray[np.bool_] = self.candidates == queries.own[:, None]
+        return is_own
 
 
 @dataclass(frozen=True)
@@ -74,16 +114,20 @@ class Evaluation:
 
     def run(self, corpus: Corpus, split: Split) -> Report:
         """All figures on one split; the test split is for reporting, never for choosing."""
-        objects, strays = corpus.objects[split], corpus.strays[split]
-        inventory = [(entry.found[number % len(entry.found)], entry) for number, entry in enumerate(objects)]
-        mixed = build_pairs(objects, strays, self.encoder, MIXED, SEED)
-        twins = twin_pairs(objects)
+        objects, strays = corpus.of(split)
+        inventory = Inventory.of(objects)
+        mixed, twins = build_pairs(objects, strays, self.encoder, MIXED, SEED), twin_pairs(objects)
         scored = self.score_pairs(mixed)
+        queries, lonely = Queries.of_objects(inventory), Queries.of_strays(strays)
+        results, lonely_results = self.search(queries.texts, inventory), self.search(lonely.texts, inventory)
         sections = {
             "mixed pairs": self.pairs(mixed, scored),
             "twin pairs": self.pairs(twins, self.score_pairs(twins)),
-            **self.searches(inventory),
-            "no match": self.no_match(strays, inventory),
+            **self.baseline_searches(queries, inventory),
+            "searches reranked": self.searches(queries, results),
+            "recall@1 reranked by category": by_category(queries, results, inventory),
+            "no match": self.no_match(strays, lonely, lonely_results),
+            "shown matches": self.shown([(queries, results), (lonely, lonely_results)]),
             "vague reports": self.vague(corpus.vague[split], inventory),
             "reports of several objects": self.several(corpus.several[split], inventory),
         }
@@ -92,7 +136,7 @@ class Evaluation:
     def score_pairs(self, pairs: Sequence[Pair]) -> ScoredPairs:
         """What the reranker says of pairs with labels."""
         scores = self._score([(pair.lost, pair.found) for pair in pairs])
-        labels = np.array([pair.label for pair in pairs], dtype=np.int64)
+        labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
         return ScoredPairs(labels, scores, probabilities(self.threshold.calibration, scores))
 
     def pairs(self, pairs: Sequence[Pair], scored: ScoredPairs) -> Section:
@@ -105,110 +149,121 @@ class Evaluation:
             section[f"AP of {name}"] = figure(metrics.average_precision, groups, scored.labels, similarities)
         for name, function in DECISION_FIGURES.items():
             section[name] = figure(function, groups, scored.labels, predicted)
-        section["calibration error"] = figure(metrics.calibration_error, groups, scored.labels, scored.probabilities)
+        section["calibration error"] = calibration_figure(scored.labels, scored.probabilities)
         return section
 
-    def searches(self, inventory: Inventory) -> dict[str, Section]:
-        """Every report searched among one description per object: by the baselines, reranked, and that by category.
+    def search(self, reports: Sequence[str], inventory: Inventory) -> Results:
+        """Retrieve and rerank."""
+        similarities = bi_encoder(self.encoder)(reports, inventory.texts)
+        candidates = np.argsort(-similarities, axis=1, kind="stable")[:, : self.depth]
+        pairs = [
+            (report, inventory.texts[index]) for report, row in zip(reports, candidates, strict=True) for index in row
+        ]
+        scores = self._score(pairs).reshape(candidates.shape)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Results(np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1))
 
-        An object that is not retrieved counts as a miss in all.
-        """
-        queries = [(lost, number) for number, (_, entry) in enumerate(inventory) for lost in entry.lost]
-        reports, own = [lost for lost, _ in queries], np.array([number for _, number in queries])
-        groups = [inventory[number][1].group for number in own]
-        texts = [found for found, _ in inventory]
-        sections = {
-            f"searches by {name}": ranking_figures(
-                _ranks(similarity(reports, texts), own), groups, (1, 5, 10, self.depth)
+    def baseline_searches(self, queries: Queries, inventory: Inventory) -> dict[str, Section]:
+        """The same searches without the reranker."""
+        sections = {}
+        for name, similarity in self._baselines().items():
+            order = np.argsort(-similarity(queries.texts, inventory.texts), axis=1, kind="stable")
+            sections[f"searches by {name}"] = ranking_figures(
+                ranks(order == queries.own[:, None]), queries.groups, (1, 5, 10, self.depth)
             )
-            for name, similarity in self._baselines().items()
-        }
-        results = self._search(reports, inventory)
-        hit = results.candidates == own[:, None]
-        own_score = np.where(hit, results.scores, -np.inf).max(axis=1)
-        better = (results.scores > own_score[:, None]).sum(axis=1)
-        ranks = np.where(hit.any(axis=1), better + 1.0, np.inf)
-        kept = (own_score >= self.threshold.threshold).astype(np.int64)
-        sections["searches reranked"] = ranking_figures(ranks, groups, (1, 5, 10)) | {
-            "reports that keep their object": figure(metrics.share, groups, kept),
-        }
-        categories = np.array([inventory[number][1].category for number in own])
-        sections["recall@1 reranked by category"] = {
-            f"{category} ({count} reports)": figure(
-                partial(metrics.recall_at, k=1),
-                [group for group, of_this in zip(groups, categories == category, strict=True) if of_this],
-                ranks[categories == category],
-            )
-            for category, count in Counter(categories.tolist()).most_common()
-            if count >= FEWEST_REPORTS
-        }
         return sections
 
-    def no_match(self, strays: Sequence[StrayReport], inventory: Inventory) -> Section:
+    def searches(self, queries: Queries, results: Results) -> Section:
+        """Recall and MRR, and the reports whose object is shown. One that is not retrieved counts as a miss in all."""
+        hits = results.hits(queries)
+        kept = (hits & (results.scores >= self.threshold.threshold)).any(axis=1)
+        return ranking_figures(ranks(hits), queries.groups, (1, 5, 10)) | {
+            "reports that keep their object": figure(metrics.share, queries.groups, kept.astype(np.int64)),
+        }
+
+    def no_match(self, strays: Sequence[StrayReport], queries: Queries, results: Results) -> Section:
         """How often a report without an object is answered so; apart for those of a sixth twin and of another thing."""
-        silent = (
-            self._search([stray.report for stray in strays], inventory).scores.max(axis=1) < self.threshold.threshold
-        )
-        groups = np.array([stray.group or stray.report for stray in strays])
+        is_silent = results.scores[:, 0] < self.threshold.threshold
         is_twin = np.array([stray.group is not None for stray in strays])
         kinds = {"of all": np.full(len(strays), True), "of a sixth twin": is_twin, "of another thing": ~is_twin}
+        section = {}
+        for name, chosen in kinds.items():
+            if chosen.any():
+                groups = np.array(queries.groups)[chosen].tolist()
+                silent: Labels = is_silent[chosen].astype(np.int64)
+                section[f'"no match" for stray reports {name}'] = figure(metrics.share, groups, silent)
+        return section
+
+    def shown(self, searches: Sequence[tuple[Queries, Results]]) -> Section:
+        """Of all that a clerk is shown, strays included: how much is right, and how true its probabilities are."""
+        is_shown = [results.scores >= self.threshold.threshold for _, results in searches]
+        right = [results.hits(queries)[chosen] for (queries, results), chosen in zip(searches, is_shown, strict=True)]
+        labels = np.concatenate(right).astype(np.int64)
+        scores = np.concatenate(
+            [results.scores[chosen] for (_, results), chosen in zip(searches, is_shown, strict=True)]
+        )
+        groups = [
+            group
+            for (queries, _), chosen in zip(searches, is_shown, strict=True)
+            for group, count in zip(queries.groups, chosen.sum(axis=1), strict=True)
+            for _ in range(count)
+        ]
+        if not groups:
+            return {}
         return {
-            f'"no match" for stray reports {name}': figure(
-                metrics.share, groups[chosen].tolist(), silent[chosen].astype(np.int64)
-            )
-            for name, chosen in kinds.items()
-            if chosen.any()
+            "right": figure(metrics.share, groups, labels),
+            "calibration error": calibration_figure(labels, probabilities(self.threshold.calibration, scores)),
         }
 
     def vague(self, reports: Sequence[VagueReport], inventory: Inventory) -> Section:
         """How much of the first five is of the group that a vague report fits."""
-        group_of = np.array([entry.group for _, entry in inventory])
-        first = group_of[self._first([report.report for report in reports], inventory, 5)]
+        groups = np.array([entry.group for entry in inventory.objects])
         wanted = np.array([report.group for report in reports])
-        return {
-            "share of the group in the first 5": figure(
-                metrics.share, wanted.tolist(), (first == wanted[:, None]).mean(axis=1)
-            )
-        }
+        first = groups[self.search([report.report for report in reports], inventory).candidates[:, :5]]
+        shares = (first == wanted[:, None]).mean(axis=1)
+        return {f"share of the group in the first {first.shape[1]}": figure(metrics.share, wanted.tolist(), shares)}
 
     def several(self, reports: Sequence[SeveralReport], inventory: Inventory) -> Section:
         """How many of the objects of a report are among the first ten."""
-        object_of = np.array([entry.object for _, entry in inventory])
-        first = object_of[self._first([report.report for report in reports], inventory, 10)]
-        found = [np.isin(report.objects, row).mean() for report, row in zip(reports, first, strict=True)]
-        return {
-            "objects in the first 10": figure(metrics.share, [report.report for report in reports], np.array(found))
-        }
+        names = np.array([entry.object for entry in inventory.objects])
+        texts = [report.report for report in reports]
+        first = names[self.search(texts, inventory).candidates[:, :10]]
+        shares = np.array([np.isin(report.objects, row).mean() for report, row in zip(reports, first, strict=True)])
+        return {f"objects in the first {first.shape[1]}": figure(metrics.share, texts, shares)}
 
     def _baselines(self) -> dict[str, Similarity]:
         return {"BM25": bm25, "the bi-encoder": bi_encoder(self.encoder)}
-
-    def _first(self, queries: Sequence[str], inventory: Inventory, count: int) -> npt.NDArray[np.int64]:
-        """The inventory's indices of the best candidates by score; shape (queries, count)."""
-        results = self._search(queries, inventory)
-        order = np.argsort(-results.scores, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(results.candidates, order, axis=1)
-
-    def _search(self, queries: Sequence[str], inventory: Inventory) -> Results:
-        similarities = bi_encoder(self.encoder)(queries, [found for found, _ in inventory])
-        candidates = np.argsort(-similarities, axis=1, kind="stable")[:, : self.depth]
-        scores = self._score(
-            [(query, inventory[index][0]) for query, row in zip(queries, candidates, strict=True) for index in row]
-        )
-        return Results(candidates, scores.reshape(candidates.shape))
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> Values:
         return self.reranker.score_pairs(pairs, self.advance).astype(np.float64)
 
 
-def ranking_figures(ranks: Ranks, groups: Sequence[str], ks: Sequence[int]) -> Section:
+def ranks(hits: npt.NDArray[np.bool_]) -> Values:
+    """The place of each query's hit, 1 is the first, inf where there is none; shape (q,)."""
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
+
+
+def ranking_figures(places: Values, groups: Sequence[str], ks: Sequence[int]) -> Section:
     """Recall at each k, and MRR."""
-    recalls = {f"recall@{k}": figure(partial(metrics.recall_at, k=k), groups, ranks) for k in ks}
-    return recalls | {"MRR": figure(metrics.mean_reciprocal_rank, groups, ranks)}
+    recalls = {f"recall@{k}": figure(partial(metrics.recall_at, k=k), groups, places) for k in ks}
+    return recalls | {"MRR": figure(metrics.mean_reciprocal_rank, groups, places)}
 
 
-def _ranks(similarities: Values, own: npt.NDArray[np.int64]) -> Ranks:
-    """The rank of each query's own item; of items alike the earlier comes first, as in a search."""
-    order = np.argsort(-similarities, axis=1, kind="stable")
-    ranks: Ranks = (order == own[:, None]).argmax(axis=1) + 1.0
-    return ranks
+def by_category(queries: Queries, results: Results, inventory: Inventory) -> Section:
+    """Recall@1 of every category with enough groups, the largest first."""
+    places = ranks(results.hits(queries))
+    categories = np.array([inventory.objects[number].category for number in queries.own])
+    groups = np.array(queries.groups)
+    section = {}
+    for category, count in Counter(categories.tolist()).most_common():
+        chosen = categories == category
+        if len(set(groups[chosen])) >= FEWEST_GROUPS:
+            section[f"{category} ({count} reports)"] = figure(
+                partial(metrics.recall_at, k=1), groups[chosen].tolist(), places[chosen]
+            )
+    return section
+
+
+def calibration_figure(labels: Labels, said: Values) -> Figure:
+    """The calibration error, without an interval: the bootstrap of a mean of absolute gaps is biased upwards."""
+    return Figure(value=round(metrics.calibration_error(labels, said), 4))

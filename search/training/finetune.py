@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,12 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch.distributed import is_torchelastic_launched
-from transformers import TrainerCallback, TrainerState, set_seed
+from transformers import AutoConfig, TrainerCallback, TrainerState, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from search.errors import TrainingError
 from search.loading import quiet_libraries, resolve_device
-from search.model_folder import find_model
+from search.model_folder import find_model, fingerprint
 from search.training.pairs import Pair
 from search.training.recipe import Recipe
 
@@ -56,7 +57,9 @@ class SimilarLengths(DefaultBatchSampler):
             yield batches[index]
 
 
-def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, run: Path) -> CrossEncoder | None:
+def finetune(
+    train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, run: Path, device: str = "auto"
+) -> CrossEncoder | None:
     """Fine-tune, or take up the run in this folder where it was killed.
 
     Args:
@@ -64,6 +67,7 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         validation: Pairs whose average precision chooses the checkpoint.
         recipe: The knobs.
         run: Folder for checkpoints and `log.csv`; not for git.
+        device: `auto`, `cpu`, `cuda` or `mps`.
 
     Returns:
         The best checkpoint, in float32; None in the processes beside the first that `accelerate launch` starts.
@@ -72,12 +76,15 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
         ModelError: The base cannot be found.
         TrainingError: The folder holds a run of another recipe or of other pairs.
     """
-    _bind(run, recipe, train)
+    base = find_model(recipe.base)
+    if os.environ.get("RANK", "0") == "0":
+        _bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": _digest([*train, *validation])})
     quiet_libraries()
     set_seed(recipe.seed)
-    device = resolve_device("auto")
+    device = resolve_device(device)
     model: CrossEncoder = CrossEncoder(
-        str(find_model(recipe.base)),
+        str(base),
+        device=device,
         num_labels=1,
         max_length=recipe.max_length,
         local_files_only=True,
@@ -88,11 +95,11 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
             # On a CPU the gradient of the fused kernel is slow: 53 pairs a second, 70 without it (two cores).
             "attn_implementation": "eager" if device == "cpu" else "sdpa",
         },
-        config_kwargs=_dropout(recipe),
+        config_kwargs=_dropout(base, recipe.dropout),
     )
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
-        [int(pair.label >= 0.5) for pair in validation],  # noqa: PLR2004
+        [int(pair.is_match) for pair in validation],
         name="validation",
         batch_size=64,
         show_progress_bar=False,
@@ -138,10 +145,15 @@ def finetune(train: Sequence[Pair], validation: Sequence[Pair], recipe: Recipe, 
     return model if trainer.is_world_process_zero() else None
 
 
-def _dropout(recipe: Recipe) -> dict[str, float]:
-    if recipe.dropout is None:
+def _dropout(base: Path, dropout: float | None) -> dict[str, float]:
+    """The entries of a model's configuration that set its dropout."""
+    if dropout is None:
         return {}
-    return dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), recipe.dropout)
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    if not all(hasattr(config, name) for name in names):
+        raise TrainingError(f"{base} has no dropout that could be set to {dropout}; leave --dropout out")
+    return dict.fromkeys(names, dropout)
 
 
 class LogWriter(TrainerCallback):
@@ -173,19 +185,26 @@ def last_whole_checkpoint(run: Path) -> str | None:
     return None
 
 
-def _bind(run: Path, recipe: Recipe, train: Sequence[Pair]) -> None:
-    """A run goes on with the recipe and the pairs that it began with."""
+def _bind(run: Path, made_from: dict[str, Any]) -> None:
+    """A run goes on with the recipe, base and pairs that it began with."""
     path = run / "run.json"
-    pairs = hashlib.sha256(repr([(pair.lost, pair.found, pair.label) for pair in train]).encode()).hexdigest()
-    begun = {"recipe": recipe.model_dump(), "pairs": pairs}
-    if path.exists():
-        if json.loads(path.read_bytes()) != begun:
-            raise TrainingError(
-                f"{run} holds a run of another recipe or data, see {path}; name another folder with --checkpoints"
-            )
-    else:
-        run.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(begun, indent=2) + "\n", encoding="utf-8")
+    try:
+        begun = json.loads(path.read_bytes()) if path.exists() else None
+        if begun is None:
+            run.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(made_from, indent=2) + "\n", encoding="utf-8")
+            partial.replace(path)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be used: {error}; name another folder with --checkpoints") from error
+    if begun not in (None, made_from):
+        raise TrainingError(
+            f"{run} holds a run of another recipe, base or data, see {path}; name another folder with --checkpoints"
+        )
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    return hashlib.sha256(repr([(pair.lost, pair.found, pair.label) for pair in pairs]).encode()).hexdigest()
 
 
 def as_dataset(pairs: Sequence[Pair], label_smoothing: float = 0.0) -> Dataset:

@@ -64,13 +64,18 @@ def calibration_error(labels: Labels, probabilities: Values) -> float:
     >>> round(calibration_error(np.array([1, 0, 1, 1]), np.array([0.55, 0.55, 0.95, 0.95])), 3)
     0.05
     """
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bins = calibration_bins(probabilities)
     gaps = np.bincount(bins, weights=probabilities - labels, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def share(cases: Labels) -> float:
-    """The share of the cases that are 1."""
+def calibration_bins(probabilities: Values) -> Labels:
+    """The bin of each probability, 0 to 9."""
+    return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+
+
+def share(cases: Labels | Values) -> float:
+    """The mean of cases that are 0, 1, or something between."""
     return float(cases.mean())
 
 

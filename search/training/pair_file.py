@@ -38,7 +38,8 @@ def read_pairs(path: Path, rejects_path: Path) -> tuple[list[Pair], int]:
         InputFileError: The file cannot be read or has no good pair, or the rejects cannot be written.
     """
     pairs = []
-    with RejectsFile(rejects_path, path) as rejects:
+    remedy = f"make {rejects_path.parent} writable, or copy {path.name} to where you may write"
+    with RejectsFile(rejects_path, path, remedy) as rejects:
         for row in RowFile(path, PairRow):
             if isinstance(row, Reject):
                 rejects.write(row)

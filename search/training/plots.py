@@ -7,9 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import PrecisionRecallDisplay
 
-from search.errors import InputFileError
 from search.training.evaluation import ScoredPairs
-from search.training.metrics import CALIBRATION_BINS, Labels, Values
+from search.training.metrics import CALIBRATION_BINS, Labels, Values, calibration_bins
 
 
 def plot_log(log: Path, target: Path) -> None:
@@ -33,20 +32,10 @@ def plot_log(log: Path, target: Path) -> None:
 
 
 def plot_evaluation(scored: ScoredPairs, threshold: float, folder: Path) -> None:
-    """`precision_recall.png`, `scores.png` and `reliability.png` of an evaluation.
-
-    Raises:
-        InputFileError: The folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        plot_precision_recall(scored.labels, scored.scores, threshold, folder / "precision_recall.png")
-        plot_scores(scored.labels, scored.scores, threshold, folder / "scores.png")
-        plot_reliability(scored.labels, scored.probabilities, folder / "reliability.png")
-    except OSError as error:
-        raise InputFileError(
-            f"{folder} cannot be written: {error.strerror}; name another folder with --plots"
-        ) from error
+    """`precision_recall.png`, `scores.png` and `reliability.png` of an evaluation, into a folder that is there."""
+    plot_precision_recall(scored.labels, scored.scores, threshold, folder / "precision_recall.png")
+    plot_scores(scored.labels, scored.scores, threshold, folder / "scores.png")
+    plot_reliability(scored.labels, scored.probabilities, folder / "reliability.png")
 
 
 def plot_precision_recall(labels: Labels, scores: Values, threshold: float, target: Path) -> None:
@@ -75,7 +64,7 @@ def plot_scores(labels: Labels, scores: Values, threshold: float, target: Path) 
 
 def plot_reliability(labels: Labels, probabilities: Values, target: Path) -> None:
     """The share of matches by probability; on the diagonal the probabilities are true."""
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bins = calibration_bins(probabilities)
     filled = [number for number in range(CALIBRATION_BINS) if (bins == number).any()]
     figure = Figure(figsize=(5, 5))
     axes = figure.subplots()

@@ -14,7 +14,7 @@ class Recipe(BaseModel):
 
     base: str = "all-MiniLM-L6-v2"
     """Built-in name, local folder, or hub id of the model to start from."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0, le=1)
     """Falls linearly to 0."""
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     """Times that negatives are drawn for every report of the corpus; an epoch is as many times longer."""
     bf16: bool = False
     """Compute in bfloat16, keep weights in float32."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**32)
 
 
 def parse_recipe(**knobs: Any) -> Recipe:

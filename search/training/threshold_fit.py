@@ -1,11 +1,12 @@
 """Fitting threshold and calibration of a reranker on pairs that it was not trained on."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 
 import numpy as np
 
-from search.errors import TrainingError
+from search.errors import ModelError, TrainingError
 from search.reranker import Reranker
 from search.threshold import Figure, Threshold
 from search.training import metrics
@@ -45,8 +46,7 @@ def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float =
         >>> round(choose_threshold(labels, scores, Policy.PRECISION, 0.75), 3)  # from 0.3 on three of four match
         0.2
     """
-    if len(set(labels.tolist())) == 1:
-        raise TrainingError(f"all {len(labels)} validation pairs have the label {labels[0]}; a threshold needs both")
+    require_both_labels(labels)
     cuts = np.unique(scores)[::-1]
     order = np.argsort(-scores, kind="stable")
     counts = np.searchsorted(-scores[order], -cuts, side="right")  # pairs at or above each cut
@@ -71,6 +71,19 @@ def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float =
     return float(cuts[best] + lower) / 2
 
 
+def require_both_labels(labels: Labels) -> None:
+    """Refuse pairs that no threshold can be fitted on.
+
+    Raises:
+        TrainingError: They are all matches, or none is.
+    """
+    if len(set(labels.tolist())) == 1:
+        raise TrainingError(
+            f"all {len(labels)} validation pairs {'match' if labels[0] else 'do not match'}; a threshold needs both "
+            "kinds, give more pairs"
+        )
+
+
 def fit_threshold(
     reranker: Reranker,
     pairs: Sequence[Pair],
@@ -84,7 +97,7 @@ def fit_threshold(
 
     Args:
         reranker: Scores the pairs; the threshold is bound to its fingerprint and precision.
-        pairs: Validation pairs of both labels; a label of 0.5 or more counts as a match.
+        pairs: Validation pairs, matches and others.
         fitted_on: Says in `threshold.json` which pairs these are.
         policy: See `choose_threshold`.
         at: Likewise.
@@ -95,16 +108,17 @@ def fit_threshold(
         TrainingError: The policy cannot be served by these pairs.
         ModelError: The reranker cannot be used.
     """
-    labels = np.array([pair.label >= 0.5 for pair in pairs], dtype=np.int64)  # noqa: PLR2004
+    labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
     groups = [pair.group for pair in pairs]
     texts = [(pair.lost, pair.found) for pair in pairs]
     scores = reranker.score_pairs(texts, advance).astype(np.float64)
     threshold = choose_threshold(labels, scores, policy, at)
     predicted = (scores >= threshold).astype(np.int64)
-    flipped = {reranker.precision: 0.0}
+    flipped = {}
     for other in others:
-        flips = (other.score_pairs(texts, advance) >= threshold) != predicted
-        flipped[other.precision] = round(float(flips.mean()), 5)
+        with suppress(ModelError):  # some networks overflow in float16: that precision then stays unmeasured
+            flips = (other.score_pairs(texts, advance) >= threshold) != predicted
+            flipped[other.precision] = round(float(flips.mean()), 5)
     return Threshold(
         threshold=threshold,
         policy=policy if policy in (Policy.BEST_F1, Policy.BEST_ACCURACY) else f"{policy} at least {at}",
@@ -114,6 +128,7 @@ def fit_threshold(
         | {name: figure(function, groups, labels, predicted) for name, function in DECISION_FIGURES.items()},
         calibration=fit_calibration(labels, scores, groups),
         reranker=reranker.fingerprint,
+        precision=reranker.precision,
         flipped=flipped,
     )
 
