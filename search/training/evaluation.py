@@ -176,9 +176,9 @@ class Evaluation:
     def searches(self, queries: Queries, results: Results) -> Section:
         """Recall and MRR, and the reports whose object is shown. One that is not retrieved counts as a miss in all."""
         hits = results.hits(queries)
-        kept = (hits & (results.scores >= self.threshold.threshold)).any(axis=1)
+        kept: Labels = (hits & (results.scores >= self.threshold.threshold)).any(axis=1).astype(np.int64)
         return ranking_figures(ranks(hits), queries.groups, (1, 5, 10)) | {
-            "reports that keep their object": figure(metrics.share, queries.groups, kept.astype(np.int64)),
+            "reports that keep their object": figure(metrics.share, queries.groups, kept),
         }
 
     def no_match(self, strays: Sequence[StrayReport], queries: Queries, results: Results) -> Section:
