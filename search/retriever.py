@@ -41,6 +41,7 @@ class Retriever:
     def __init__(self, encoder: BiEncoder) -> None:
         self._encoder = encoder
         self._index: LiveIndex | None = None
+        self._lineage = 0
         self._held_without_vector = 0
         self._lock = threading.Lock()
 
@@ -74,10 +75,10 @@ class Retriever:
     def _current_index(self, session: Session, dim: int) -> tuple[LiveIndex, int]:
         """The index with every change that the session sees, and how many held items are not in it."""
         with self._lock:
-            number = changes.last_number(session)
-            if self._index is not None and self._index.last_change >= number:
-                return self._index, self._held_without_vector
-            index = self._index
+            number, lineage = changes.last_number(session), changes.lineage(session)
+            index = self._index if lineage == self._lineage else None
+            if index is not None and index.last_change >= number:
+                return index, self._held_without_vector
             if index is None:
                 index = self._build(session, dim, number)
             else:
@@ -89,7 +90,7 @@ class Retriever:
                     f"none of the {held} held items has a vector of encoder {self._encoder.name!r} "
                     f"({self._encoder.fingerprint[:12]}); run `lostfound reindex`"
                 )
-            self._index, self._held_without_vector = index, held - len(index)
+            self._index, self._lineage, self._held_without_vector = index, lineage, held - len(index)
             return index, self._held_without_vector
 
     def _build(self, session: Session, dim: int, number: int) -> LiveIndex:

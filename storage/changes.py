@@ -20,6 +20,11 @@ def last_number(session: Session) -> int:
     return session.scalar(select(func.max(Change.number))) or 0
 
 
+def lineage(session: Session) -> int:
+    """Another number after every restore of a backup; change numbers of two lineages are not to be compared."""
+    return int(session.connection().exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
 def items_since(session: Session, number: int) -> list[int]:
     """The ids of the items with a change later than `number`, each once."""
     return list(session.scalars(select(Change.item_id).where(Change.number > number).distinct()))

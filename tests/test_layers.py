@@ -18,7 +18,7 @@ LAYERS = (
     {"search.pipeline", "search.ingest"},
     {"search.reindex", "search.training"},
     {"search.application"},
-    {"search.status", "search.console", "search.defects"},
+    {"search.status", "search.doctor", "search.console", "search.defects"},
     {"search.cli"},
 )
 

@@ -1,6 +1,5 @@
-"""Commands that search, score, and look after vectors and models."""
+"""Commands that search and score."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -94,37 +93,3 @@ def score(
             scores = reranker.score_pairs([(record.lost, record.found) for record in batch], advance)
             for record, value in zip(batch, scores.tolist(), strict=True):
                 print_json(record.model_dump() | {"score": value})
-
-
-@app.command()
-def reindex(json: Json = False) -> None:
-    """Encode what has no vector of the present encoder, e.g. after LOSTFOUND_ENCODER was changed."""
-    from search.application import Application
-    from search.console import print_fields, print_json, progress
-    from search.reindex import reindex as run
-    from storage import items
-
-    application = Application()
-    with application.database.read() as session:
-        total = sum(items.count_by_status(session).values())
-    with progress("Encoding", total) as advance:
-        summary = run(application.database, application.encoder, advance)
-    if json:
-        print_json(asdict(summary))
-    else:
-        print_fields("Reindex", asdict(summary))
-
-
-@app.command()
-def status(json: Json = False) -> None:
-    """Show what is stored, which models are used, and the threshold."""
-    from search.application import Application
-    from search.console import print_fields, print_json
-    from search.status import collect_status
-
-    report = collect_status(Application())
-    if json:
-        print_json(report)
-        return
-    for title, fields in report.items():
-        print_fields(title, fields)

@@ -176,7 +176,7 @@ class Evaluation:
     def searches(self, queries: Queries, results: Results) -> Section:
         """Recall and MRR, and the reports whose object is shown. One that is not retrieved counts as a miss in all."""
         hits = results.hits(queries)
-        kept: Labels = (hits & (results.scores >= self.threshold.threshold)).any(axis=1).astype(np.int64)
+        kept = np.asarray((hits & (results.scores >= self.threshold.threshold)).any(axis=1), dtype=np.int64)
         return ranking_figures(ranks(hits), queries.groups, (1, 5, 10)) | {
             "reports that keep their object": figure(metrics.share, queries.groups, kept),
         }

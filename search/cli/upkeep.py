@@ -1,0 +1,103 @@
+"""Commands that look after the stored data: what there is, whether it is sound, copies of it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.app import app
+from search.cli.options import Json
+
+
+@app.command()
+def reindex(json: Json = False) -> None:
+    """Encode what has no vector of the present encoder, e.g. after LOSTFOUND_ENCODER was changed."""
+    from search.application import Application
+    from search.console import print_fields, print_json, progress
+    from search.reindex import reindex as run
+    from storage import items
+
+    application = Application()
+    with application.database.read() as session:
+        total = sum(items.count_by_status(session).values())
+    with progress("Encoding", total) as advance:
+        summary = run(application.database, application.encoder, advance)
+    if json:
+        print_json(asdict(summary))
+    else:
+        print_fields("Reindex", asdict(summary))
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Show what is stored, which models are used, and the threshold."""
+    from search.application import Application
+    from search.console import print_fields, print_json
+    from search.status import collect_status
+
+    report = collect_status(Application())
+    if json:
+        print_json(report)
+        return
+    for title, fields in report.items():
+        print_fields(title, fields)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what needs no choice of yours.")] = False,
+    json: Json = False,
+) -> None:
+    """Check all stored data and the models; exit code 1 where something is wrong."""
+    from search.application import Application
+    from search.console import out, print_fields, print_json, progress
+    from search.doctor import examine
+    from search.doctor import repair as mend
+    from storage import items
+
+    application = Application()
+    with application.database.read() as session:
+        total = sum(items.count_by_status(session).values())
+    with progress("Examining", total) as advance:
+        findings = examine(application, advance)
+    if findings and repair:
+        with progress("Mending", total) as advance:
+            mend(application, advance)
+        with progress("Examining", total) as advance:
+            findings = examine(application, advance)
+    if json:
+        print_json({"items": total, "findings": [asdict(finding) for finding in findings]})
+    elif findings:
+        print_fields("Something is wrong", {finding.what: finding.mended_by for finding in findings})
+    else:
+        out.print(f"All is well with {total} items.")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="The copy; an earlier backup there is replaced.")]) -> None:
+    """Copy the database into one file, at any time, while others write."""
+    from search.application import Application
+    from search.console import out, progress
+    from storage.backup import back_up
+
+    with progress("Copying"):
+        back_up(Application().database, file)
+    out.print(f"{file} holds the database as it is now.", soft_wrap=True, markup=False)
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="A file made by `lostfound backup`.")]) -> None:
+    """Put a backup in the place of the database; what it held before is kept beside it."""
+    from search.application import Application
+    from search.console import out, progress
+    from storage import backup as backups
+
+    database = Application().database
+    with progress("Restoring"):
+        kept = backups.restore(database, file)
+    out.print(f"{database.file} holds what {file} holds.", soft_wrap=True, markup=False)
+    if kept:
+        out.print(f"Its earlier content is kept in {kept}.", soft_wrap=True, markup=False)

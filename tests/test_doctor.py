@@ -1,0 +1,90 @@
+"""Every way in which stored data can be wrong is found, named, and mended where no choice is needed."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.model_folder import BUILT_IN_RERANKER, find_model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def stocked(lostfound: Run, reranker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """An office with 20 hats, all well."""
+    shutil.copytree(reranker_folder, tmp_path / "reranker")
+    monkeypatch.setenv("LOSTFOUND_RERANKER", str(tmp_path / "reranker"))
+    pairs = tmp_path / "pairs.csv"
+    rows = [f"hat {n},a hat,{label}" for n in range(10) for label in (0, 1)]
+    pairs.write_text("\n".join(["sentence_0,sentence_1,label", *rows]))
+    lostfound("init")
+    items = tmp_path / "items.csv"
+    items.write_text("\n".join(["reference,description", *[f"H-{n},a hat number {n}" for n in range(20)]]))
+    assert lostfound("import", str(items))[0] == 0
+    assert lostfound("calibrate", "--pairs", str(pairs))[0] == 0
+    return lostfound
+
+
+def findings(run: Run, *options: str) -> dict[str, str]:
+    code, out, _ = run("doctor", "--json", *options)
+    told = json.loads(out)["findings"]
+    assert code == bool(told)
+    return {finding["what"]: finding["mended_by"] for finding in told}
+
+
+def test_a_sound_office_is_told_so(stocked: Run) -> None:
+    assert stocked("doctor")[:2] == (0, "All is well with 20 items.\n")
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DELETE FROM item_vectors WHERE item_id IN (3, 4)", "2 items have no vector of encoder"),
+        ("UPDATE items SET description = 'an umbrella' WHERE id = 5", "1 items have a vector of an earlier text"),
+        ("UPDATE item_vectors SET vector = zeroblob(128) WHERE item_id = 6", "1 items have a damaged vector"),
+        ("UPDATE item_vectors SET vector = x'00' WHERE item_id = 6", "1 items have a damaged vector"),
+        (
+            "INSERT INTO item_vectors SELECT item_id, 'other', text_hash, vector FROM item_vectors LIMIT 7",
+            "7 vectors are of other encoders",
+        ),
+    ],
+)
+def test_what_a_reindex_mends_is_found_and_repaired(stocked: Run, office: Path, statement: str, told: str) -> None:
+    with sqlite3.connect(office / "lostfound.db") as database:
+        database.execute(statement)
+    database.close()
+    (finding,) = findings(stocked).items()
+    assert finding[0].startswith(told)
+    assert finding[1] == "lostfound reindex"
+    assert findings(stocked, "--repair") == {}
+    assert findings(stocked) == {}
+
+
+def test_a_row_without_its_item_needs_a_backup(stocked: Run, office: Path) -> None:
+    with sqlite3.connect(office / "lostfound.db") as database:
+        database.execute("DELETE FROM items WHERE id = 7")
+    database.close()
+    told = findings(stocked)
+    assert "the database: item_vectors has a row without items" in told
+    assert set(told.values()) == {"lostfound restore BACKUP"}
+    assert stocked("doctor", "--repair")[0] == 1
+
+
+def test_models_and_thresholds_that_cannot_be_used_are_found(
+    stocked: Run, office: Path, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSTFOUND_RERANKER", str(encoder_folder))
+    (told,) = findings(stocked).items()
+    assert (told[1], "is no cross-encoder" in told[0]) == ("set LOSTFOUND_RERANKER", True)
+    monkeypatch.setenv("LOSTFOUND_RERANKER", str(find_model(BUILT_IN_RERANKER)))
+    (told,) = findings(stocked).items()
+    assert (told[1], "of another reranker" in told[0]) == ("lostfound calibrate", True)
+    (office / "threshold.json").write_text("{")
+    (told,) = findings(stocked).items()
+    assert (told[1], "is no threshold" in told[0]) == ("lostfound calibrate", True)
+    (office / "threshold.json").unlink()
+    assert findings(stocked) == {}
