@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
 from search import model_folder
 from search.application import Application
-from search.errors import DatabaseError, ModelError
+from search.errors import ModelError, SettingsError
 from search.ingest import ROWS_PER_COMMIT
+from search.reindex import reindex
 from search.text import text_hash, text_of
-from search.threshold import is_passed_over, load_threshold
+from search.threshold import is_passed_over, load_threshold, require_precision
 from search.types import Advance
-from storage import backup, items, vectors
+from storage import backup, items, orphans, vectors
 
-REINDEX = "lostfound reindex"
+REPAIR = "lostfound doctor --repair"
 RESTORE = "lostfound restore BACKUP"
 CALIBRATE = "lostfound calibrate"
 
@@ -37,20 +40,46 @@ def examine(application: Application, advance: Advance | None = None) -> list[Fi
         DatabaseError: The database cannot be read at all.
         SchemaError: It is at another revision.
     """
-    with application.database.read():
-        pass  # missing, foreign or of another revision: there is nothing more to be said of it
-    ruined = [Finding(f"the database: {line}", RESTORE) for line in backup.check(application.database.file)]
-    return ruined or [*_models(application), *_vectors(application, advance)]
+    if ruined := backup.check(application.database):
+        return [Finding(f"{application.database.file} is damaged: {line}", RESTORE) for line in ruined]
+    return [*_rows(application), *_models(application), *_vectors(application, advance)]
+
+
+def repair(application: Application, findings: list[Finding], advance: Advance | None = None) -> None:
+    """Mend what needs no choice of a person's: rows without their item, and vectors by the present encoder.
+
+    Raises:
+        DatabaseError: The database cannot be written.
+    """
+    if not any(finding.mended_by == REPAIR for finding in findings):
+        return
+    with application.database.write() as session:
+        orphans.delete_all(session)
+    reindex(application.database, application.encoder, advance)
+
+
+def _rows(application: Application) -> Iterator[Finding]:
+    with application.database.read() as session:
+        mode = session.connection().exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        count = orphans.count(session)
+    if mode != "wal":
+        yield Finding(
+            f"the database is in journal mode {mode!r}, readers and writers wait for one another", "lostfound init"
+        )
+    if count:
+        yield Finding(f"{count} vectors or changes are of items that do not exist", REPAIR)
 
 
 def _models(application: Application) -> Iterator[Finding]:
     try:
         model_folder.require_kind(application.encoder.folder, "bi-encoder")
-    except ModelError as error:
+        application.encoder.encode(["a hat"])
+    except (ModelError, SettingsError) as error:
         yield Finding(str(error), "set LOSTFOUND_ENCODER")
     try:
         model_folder.require_kind(application.reranker.folder, "cross-encoder")
-    except ModelError as error:
+        application.reranker.score("a hat", ["a hat"])
+    except (ModelError, SettingsError) as error:
         yield Finding(str(error), "set LOSTFOUND_RERANKER")
     else:
         yield from _threshold(application)
@@ -58,9 +87,12 @@ def _models(application: Application) -> Iterator[Finding]:
 
 def _threshold(application: Application) -> Iterator[Finding]:
     try:
-        if load_threshold(application.reranker, application.threshold_file) is None:
+        threshold = load_threshold(application.reranker, application.threshold_file)
+        if threshold is None:
             yield Finding(f"reranker {application.reranker.name!r} has no threshold, nothing is hidden", CALIBRATE)
-        elif is_passed_over(application.threshold_file, application.reranker):
+            return
+        require_precision(threshold, application.reranker)
+        if is_passed_over(application.threshold_file, application.reranker):
             yield Finding(f"{application.threshold_file} is of another reranker and not used", CALIBRATE)
     except ModelError as error:
         yield Finding(str(error), CALIBRATE)
@@ -69,21 +101,31 @@ def _threshold(application: Application) -> Iterator[Finding]:
 def _vectors(application: Application, advance: Advance | None) -> Iterator[Finding]:
     try:
         encoder, dim = application.encoder.fingerprint, application.encoder.dim
-    except ModelError:
-        return  # told by its own finding
-    missing = outdated = damaged = last = 0
+    except (ModelError, SettingsError):
+        return  # told by `_models`
+    total = missing = outdated = damaged = last = 0
     with application.database.read() as session:
         while ids := items.ids_after(session, last, ROWS_PER_COMMIT):
             hashes = vectors.text_hashes(session, encoder, ids)
-            for item_id, item in items.by_ids(session, ids).items():
+            for item_id in ids:
+                text = _text_hash(session, item_id)
+                if text is None:
+                    yield Finding(f"item number {item_id} has a field that cannot be read", RESTORE)
                 missing += item_id not in hashes
-                outdated += item_id in hashes and hashes[item_id] != text_hash(text_of(item))
+                outdated += text is not None and hashes.get(item_id, text) != text
             damaged += len(vectors.damaged(session, encoder, dim, ids))
-            last = ids[-1]
+            total, last = total + len(ids), ids[-1]
             session.expunge_all()
             if advance:
                 advance(len(ids))
         foreign = sum(count for name, count in vectors.count_by_encoder(session).items() if name != encoder)
+    if foreign and missing == total:
+        # Whether the office changes its encoder is not for a cron job to decide.
+        yield Finding(
+            f"all vectors are of another encoder than {application.encoder.name!r}",
+            "set LOSTFOUND_ENCODER back, or change to this one with lostfound reindex",
+        )
+        return
     for count, what in (
         (missing, f"items have no vector of encoder {application.encoder.name!r}"),
         (outdated, "items have a vector of an earlier text"),
@@ -91,17 +133,13 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
         (foreign, "vectors are of other encoders"),
     ):
         if count:
-            yield Finding(f"{count} {what}", REINDEX)
+            yield Finding(f"{count} {what}", REPAIR)
 
 
-def repair(application: Application, advance: Advance | None = None) -> None:
-    """Do what can be done without a choice of a person's: reindex.
-
-    Raises:
-        DatabaseError: The database is damaged, or cannot be written.
-    """
-    from search.reindex import reindex  # noqa: PLC0415  as `status` imports nothing of the writers
-
-    if wrong := backup.check(application.database.file):
-        raise DatabaseError(f"{application.database.file} is damaged: {wrong[0]}; put a backup back, `{RESTORE}`")
-    reindex(application.database, application.encoder, advance)
+def _text_hash(session: Session, item_id: int) -> str | None:
+    """The hash of an item's text, None where a field holds what no command of ours has written."""
+    try:
+        item = items.by_ids(session, [item_id])[item_id]
+    except (ValueError, LookupError):
+        return None
+    return text_hash(text_of(item))

@@ -1,18 +1,27 @@
 """Copies of the database: made while others write, put back while others search."""
 
 import os
+import secrets
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+from sqlalchemy.orm import Session
 
 from search.errors import DatabaseError, SchemaError
 from storage.database import BUSY_TIMEOUT_MS, Database, translated_errors
 from storage.models import Base
 
-RUINED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-"""What SQLite says of a file that no transaction can be made on any more."""
+BACKUP_MARK = 0x4C464201
+"""SQLite's application_id of a backup: only a file that bears it is replaced by a newer one."""
+
+COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database. Left from an earlier one, it would be played into whatever takes its place."""
 
 
 def back_up(database: Database, target: Path) -> None:
@@ -26,16 +35,14 @@ def back_up(database: Database, target: Path) -> None:
         DatabaseError: The database cannot be read or is damaged, or the target cannot be written or is no backup.
         SchemaError: The database is at another revision.
     """
-    _require_ours(database.file, database)
-    if target.exists():
-        if target.samefile(database.file):
-            raise DatabaseError(f"{target} is the database itself; name another file")
-        _require_ours(target, Database.at(target))
-    with _copied(database.file, target) as partial:
-        with translated_errors(database.file):
-            _require_sound(partial)
-        partial.replace(target)
-        _sync(target.parent)
+    target = target.resolve()
+    with _told_as(f"the backup {target} cannot be written"), translated_errors(target):
+        _require_replaceable(target)
+        with _copied(database, target) as partial:
+            with closing(sqlite3.connect(partial)) as copy:
+                copy.execute(f"PRAGMA application_id = {BACKUP_MARK}")
+            _require_whole(partial, database.file)
+            partial.replace(target)
 
 
 def restore(database: Database, source: Path) -> Path | None:
@@ -45,148 +52,205 @@ def restore(database: Database, source: Path) -> Path | None:
     process takes its index of the old content for one of the new.
 
     Args:
-        database: The database; it need not exist, and may be damaged.
+        database: The database. It need not exist; a damaged one is to be moved aside by hand first.
         source: A file made by `back_up`.
 
     Returns:
         The file in which the earlier content is kept, None where there was none.
 
     Raises:
-        DatabaseError: The backup is damaged or no database, or the database cannot be written; nothing has changed.
-        SchemaError: The backup is at another revision.
+        DatabaseError: The backup is damaged or no database, or the database is damaged or cannot be written; then
+            nothing has changed.
+        SchemaError: One of them is at another revision.
     """
-    _require_ours(source, Database.at(source))
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    kept = database.file.with_name(f"{database.file.stem}-before-restore-{now}.db")
-    with translated_errors(source):
-        _require_sound(source)
-    if not database.file.exists():
-        _put(source, database.file)
-        return None
+    source, file = source.resolve(), database.file.resolve()
+    if set(database.url.query) & {"mode", "immutable"}:
+        raise DatabaseError(
+            f"{database.url.render_as_string()} is opened to read only; take the options out to restore"
+        )
+    backup = Database.at(source)
+    if file.exists() and source.exists() and source.samefile(file):
+        raise DatabaseError(f"{source} is the database itself; name a backup")
     try:
-        _require_ours(database.file, database)
-        with translated_errors(database.file):
-            _restore_within(database.file, source, kept)
+        wrong = check(backup)
     except DatabaseError as error:
-        if not isinstance(error, SchemaError) and not _is_ruined(error):
-            raise
-        _set_aside(database.file, kept)
-        _put(source, database.file)
-    return kept
+        raise DatabaseError(f"{source} cannot be restored: {error}") from error
+    if wrong:
+        raise DatabaseError(f"{source} is damaged: {wrong[0]}; take an earlier backup")
+    with _told_as(f"{file} cannot be written"), translated_errors(file):
+        if file.exists():
+            return _replace(database, file, backup)
+        _create(file, backup)
+        return None
 
 
-def _restore_within(file: Path, source: Path, kept: Path) -> None:
-    """Keep the content of a sound database in another file, and replace it in one transaction."""
-    try:
-        with _connected(file) as connection:
-            connection.execute("ATTACH ? AS backup", (str(source),))
-            connection.execute("BEGIN IMMEDIATE")
-            with _copied(file, kept) as partial:  # no other process can commit in between
-                partial.replace(kept)
-            _replace_content(connection)
-            connection.execute("COMMIT")
-    except (sqlite3.Error, DatabaseError):
-        kept.unlink(missing_ok=True)
-        raise
-
-
-def check(file: Path) -> list[str]:
-    """What SQLite finds wrong in a database file; nothing where all is well.
+def check(database: Database) -> list[str]:
+    """What SQLite finds wrong in a database; nothing where all is well. Rows without their parent are no part of it.
 
     Raises:
         DatabaseError: It cannot be read at all.
+        SchemaError: It is at another revision.
     """
-    with translated_errors(file), _connected(file) as connection:
-        told = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-        orphans = [
-            f"{table} has a row without {parent}"
-            for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check")
+    with database.read() as session:
+        return [
+            line for line in session.connection().exec_driver_sql("PRAGMA integrity_check").scalars() if line != "ok"
         ]
-    return [line for line in told if line != "ok"] + sorted(set(orphans))
 
 
-def _require_ours(file: Path, database: Database) -> None:
-    """Raise what reading it raises."""
-    if not file.is_file():
-        raise DatabaseError(f"there is no file {file}")
-    with database.read():
-        pass
-
-
-def _require_sound(file: Path) -> None:
-    if wrong := check(file):
-        raise DatabaseError(f"{file} is damaged: {wrong[0]}; take an earlier backup")
-
-
-@contextmanager
-def _copied(source: Path, target: Path) -> Iterator[Path]:
-    """A copy of a database beside the target, on the disk to its last byte; gone after the block."""
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+def _replace(database: Database, file: Path, backup: Database) -> Path:
+    """Keep the present content in another file, then exchange it in one transaction."""
+    by_hand = f"move it and what lies beside it aside ({file}-wal, {file}-shm) and run this again"
     try:
-        with translated_errors(target):
-            partial.unlink(missing_ok=True)
-            with _connected(source) as connection, closing(sqlite3.connect(partial)) as copy:
-                connection.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE")  # all in the one file
-        _sync(partial)
-        yield partial
-    except OSError as error:
-        raise DatabaseError(
-            f"{target} cannot be written: {error.strerror}; free some space or name another file"
-        ) from error
-    finally:
-        for name in (partial, Path(f"{partial}-journal")):
+        with database.read():
+            pass
+    except SchemaError:
+        raise
+    except DatabaseError as error:
+        raise DatabaseError(f"{error}; to restore a backup in its place {by_hand}") from error
+    uri = f"{file.as_uri()}?mode=rw"
+    kept: Path | None = None
+    is_committing = False
+    try:
+        with closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        ) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("ATTACH ? AS backup", (f"{backup.file.as_uri()}?mode=ro",))
+            connection.execute("BEGIN IMMEDIATE")
+            kept = _kept_beside(file, database)  # no other process can commit in between
+            _exchange_content(connection)
+            _require_sound(connection, f"{file} is damaged; {by_hand}")
+            is_committing = True
+            connection.execute("COMMIT")
+    except BaseException:
+        if kept is not None and not is_committing:
             with suppress(OSError):
-                name.unlink(missing_ok=True)
+                kept.unlink()
+        raise
+    return kept
 
 
-def _put(source: Path, target: Path) -> None:
-    """A copy of a backup as the database where there is none."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatabaseError(f"{target.parent} cannot be made: {error.strerror}; set LOSTFOUND_DATA_DIR") from error
-    with _copied(source, target) as partial:
-        with translated_errors(target), closing(sqlite3.connect(partial)) as copy:
+def _create(file: Path, backup: Database) -> None:
+    """The database where there is none."""
+    if left := [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]:
+        raise DatabaseError(f"{left[0]} is left from a database that is gone; move it aside and run this again")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _copied(backup, file) as partial:
+        with closing(sqlite3.connect(partial)) as copy:
+            copy.execute("PRAGMA application_id = 0")
+            copy.execute(f"PRAGMA user_version = {_new_lineage()}")
             copy.execute("PRAGMA journal_mode = WAL")
-        partial.replace(target)
-        _sync(target.parent)
+        _sync(partial)
+        os.link(partial, file)  # unlike a rename it fails where somebody was faster
 
 
-def _replace_content(connection: sqlite3.Connection) -> None:
+def _kept_beside(file: Path, database: Database) -> Path:
+    """A copy of the present content under a name that is not taken."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept = file.with_name(f"{file.stem}-before-restore-{now}-{secrets.token_hex(3)}.db")
+    with _copied(database, kept) as partial:
+        partial.replace(kept)
+    return kept
+
+
+def _exchange_content(connection: sqlite3.Connection) -> None:
     """Within a transaction: every table's rows by those of the attached `backup`."""
-    for table in reversed(Base.metadata.sorted_tables):
+    tables = Base.metadata.sorted_tables
+    for table in reversed(tables):
         connection.execute(f"DELETE FROM main.{table.name}")  # noqa: S608  our own names
-    for table in Base.metadata.sorted_tables:
+    for table in tables:
         columns = ", ".join(column.name for column in table.columns)
-        connection.execute(f"INSERT INTO main.{table.name} ({columns}) SELECT {columns} FROM backup.{table.name}")  # noqa: S608  our own names
+        connection.execute(f"INSERT INTO main.{table.name} ({columns}) SELECT {columns} FROM backup.{table.name}")  # noqa: S608
     connection.execute(
         "UPDATE main.sqlite_sequence SET seq = max(seq, coalesce("
         "(SELECT later.seq FROM backup.sqlite_sequence AS later WHERE later.name = sqlite_sequence.name), 0))"
     )
-    (lineage,) = connection.execute("PRAGMA main.user_version").fetchone()
-    connection.execute(f"PRAGMA main.user_version = {lineage + 1}")
+    connection.execute(f"PRAGMA main.user_version = {_new_lineage()}")
 
 
-def _is_ruined(error: DatabaseError) -> bool:
-    cause = error.__cause__
-    return (getattr(getattr(cause, "orig", cause), "sqlite_errorname", None) or "").startswith(RUINED)
+def _require_whole(copy: Path, original: Path) -> None:
+    try:
+        wrong = check(Database.at(copy))
+    except DatabaseError:
+        wrong = ["it cannot be read to its end"]
+    if wrong:
+        raise DatabaseError(
+            f"{original} is damaged: {wrong[0]}; put an earlier backup back, `lostfound restore BACKUP`"
+        )
 
 
-def _set_aside(file: Path, kept: Path) -> None:
-    """Keep a ruined database, with what belongs to it, under another name."""
-    for suffix in ("-wal", "-shm", ""):
-        part = Path(f"{file}{suffix}")
-        if part.exists():
-            part.replace(f"{kept}{suffix}")
+def _require_sound(connection: sqlite3.Connection, otherwise: str) -> None:
+    if connection.execute("PRAGMA main.integrity_check").fetchall() != [("ok",)]:
+        raise DatabaseError(otherwise)
+
+
+def _new_lineage() -> int:
+    return secrets.randbelow(2**31 - 1) + 1
+
+
+def _require_replaceable(target: Path) -> None:
+    if target.is_dir():
+        raise DatabaseError(f"{target} is a folder; name a file in it")
+    if not target.exists():
+        return
+    if any(Path(f"{target}{end}").exists() for end in COMPANIONS):
+        raise DatabaseError(f"{target} is in use as a database; name another file for the backup")
+    with closing(sqlite3.connect(f"{target.as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            (mark,) = connection.execute("PRAGMA application_id").fetchone()
+        except sqlite3.DatabaseError:
+            mark = None
+    if mark != BACKUP_MARK:
+        raise DatabaseError(f"{target} is there and no backup of ours; name another file")
 
 
 @contextmanager
-def _connected(file: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of our own to a file that exists; its transactions are begun by hand."""
-    uri = f"{file.absolute().as_uri()}?mode=rw"
-    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)) as connection:
-        yield connection
+def _copied(database: Database, target: Path) -> Iterator[Path]:
+    """A copy of a database beside the target, in one file and on the disk; what is left of it is gone after the block.
+
+    Whatever the block makes of it, the names in the folder are on the disk too when it ends.
+    """
+    handle, name = tempfile.mkstemp(".partial", f"{target.name}.", target.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        with database.read() as session, closing(sqlite3.connect(partial)) as copy:
+            _connection(session).backup(copy, progress=_within(BUSY_TIMEOUT_MS / 1000))
+            copy.execute("PRAGMA journal_mode = DELETE")  # all in the one file
+        shutil.copymode(database.file, partial)
+        _sync(partial)
+        yield partial
+        _sync(target.parent)
+    finally:
+        for end in ("", *COMPANIONS):
+            Path(f"{partial}{end}").unlink(missing_ok=True)
+
+
+def _connection(session: Session) -> sqlite3.Connection:
+    connection = session.connection().connection.driver_connection
+    if not isinstance(connection, sqlite3.Connection):
+        raise TypeError(f"{connection!r} is no connection of sqlite3")
+    return connection
+
+
+def _within(seconds: float) -> Callable[[int, int, int], None]:
+    """Ends a copy that another process keeps waiting; sqlite3 itself would wait for ever."""
+    began = time.monotonic()
+
+    def progress(status: int, _remaining: int, _total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() - began > seconds:
+            raise DatabaseError(f"the database has been held by another process for {seconds:.0f} s; try again")
+
+    return progress
+
+
+@contextmanager
+def _told_as(what: str) -> Iterator[None]:
+    """Turn the errors of the file system inside the block into a `DatabaseError` that begins so."""
+    try:
+        yield
+    except OSError as error:
+        raise DatabaseError(f"{what}: {error.strerror}; free some space or correct the permissions") from error
 
 
 def _sync(path: Path) -> None:

@@ -113,7 +113,7 @@ _ADVICE = {
     "SQLITE_BUSY": f"has been held by another process for {BUSY_TIMEOUT_MS // 1000} s; try again",
     "SQLITE_CANTOPEN": "cannot be opened; check that its folder exists and the permissions",
     "SQLITE_NOTADB": "is not an SQLite database; name another file with LOSTFOUND_DATABASE_URL",
-    "SQLITE_CORRUPT": "is damaged; put a backup in its place",
+    "SQLITE_CORRUPT": "is damaged; move it aside, with its -wal and -shm, and run `lostfound restore BACKUP`",
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
 from search.errors import UnknownReferenceError
@@ -75,8 +75,11 @@ def ids_after(session: Session, item_id: int, limit: int) -> list[int]:
 
 
 def next_reference(session: Session) -> str:
-    """A reference that is free, `LF-000042` from the next id; holds until the write lock is let go."""
-    number = session.scalar(select(func.max(Item.id))) or 0
+    """A reference that is free, `LF-000042` from the next id; holds until the write lock is let go.
+
+    It is free also of what was given and then lost by a restore: two things would bear the same tag.
+    """
+    number = session.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'items'")) or 0
     while True:
         number += 1
         reference = f"LF-{number:06d}"

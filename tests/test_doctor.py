@@ -45,6 +45,7 @@ def test_a_sound_office_is_told_so(stocked: Run) -> None:
     [
         ("DELETE FROM item_vectors WHERE item_id IN (3, 4)", "2 items have no vector of encoder"),
         ("UPDATE items SET description = 'an umbrella' WHERE id = 5", "1 items have a vector of an earlier text"),
+        ("DELETE FROM items WHERE id = 7", "2 vectors or changes are of items that do not exist"),
         ("UPDATE item_vectors SET vector = zeroblob(128) WHERE item_id = 6", "1 items have a damaged vector"),
         ("UPDATE item_vectors SET vector = x'00' WHERE item_id = 6", "1 items have a damaged vector"),
         (
@@ -59,19 +60,53 @@ def test_what_a_reindex_mends_is_found_and_repaired(stocked: Run, office: Path, 
     database.close()
     (finding,) = findings(stocked).items()
     assert finding[0].startswith(told)
-    assert finding[1] == "lostfound reindex"
+    assert finding[1] == "lostfound doctor --repair"
     assert findings(stocked, "--repair") == {}
     assert findings(stocked) == {}
 
 
-def test_a_row_without_its_item_needs_a_backup(stocked: Run, office: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "told", "mended_by"),
+    [
+        ("UPDATE items SET found_on = '31.12.2026' WHERE id = 9", "item number 9 has a field that cannot", "restore"),
+        ("PRAGMA journal_mode = DELETE", "the database is in journal mode 'delete'", "lostfound init"),
+        (
+            "UPDATE item_vectors SET encoder = 'other'",
+            "all vectors are of another encoder",
+            "set LOSTFOUND_ENCODER back",
+        ),
+    ],
+)
+def test_what_needs_a_choice_is_told_and_left_alone(
+    stocked: Run, office: Path, statement: str, told: str, mended_by: str
+) -> None:
     with sqlite3.connect(office / "lostfound.db") as database:
-        database.execute("DELETE FROM items WHERE id = 7")
+        database.execute(statement)
     database.close()
-    told = findings(stocked)
-    assert "the database: item_vectors has a row without items" in told
-    assert set(told.values()) == {"lostfound restore BACKUP"}
-    assert stocked("doctor", "--repair")[0] == 1
+    for options in ((), ("--repair",)):
+        (finding,) = findings(stocked, *options).items()
+        assert finding[0].startswith(told)
+        assert mended_by in finding[1]
+
+
+def test_a_damaged_file_needs_a_backup(stocked: Run, office: Path) -> None:
+    path = office / "lostfound.db"
+    content = bytearray(path.read_bytes())
+    content[8192:12288] = bytes(4096)
+    path.write_bytes(content)
+    code, out, error = stocked("doctor", "--json")
+    assert code == 1
+    assert "lostfound restore BACKUP" in out + error
+
+
+def test_weights_that_cannot_be_loaded_are_found(
+    stocked: Run, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(encoder_folder, tmp_path / "encoder")
+    weights = tmp_path / "encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    monkeypatch.setenv("LOSTFOUND_ENCODER", str(tmp_path / "encoder"))
+    assert "set LOSTFOUND_ENCODER" in findings(stocked).values()
 
 
 def test_models_and_thresholds_that_cannot_be_used_are_found(

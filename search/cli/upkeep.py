@@ -63,7 +63,7 @@ def doctor(
         findings = examine(application, advance)
     if findings and repair:
         with progress("Mending", total) as advance:
-            mend(application, advance)
+            mend(application, findings, advance)
         with progress("Examining", total) as advance:
             findings = examine(application, advance)
     if json:
