@@ -48,6 +48,7 @@ def train(
     from search.settings import load_settings
     from search.training.build import corpus_data, file_data, finish_reranker, require_new, train_reranker
     from search.training.recipe import parse_recipe
+    from search.training.threshold_fit import FLIP_PAIRS
 
     if pairs is None and validation is not None:
         raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
@@ -67,7 +68,8 @@ def train(
     model = train_reranker(data, recipe, checkpoints, device)
     if model is None:
         return  # the first of the processes that train together finishes
-    with progress("Fitting the threshold", len(data.validation) * len(PRECISIONS)) as advance:
+    total = len(data.validation) + (len(PRECISIONS) - 1) * min(FLIP_PAIRS, len(data.validation))
+    with progress("Fitting the threshold", total) as advance:
         reranker = finish_reranker(model, data, recipe, checkpoints, output, device=device, advance=advance)
     ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
     out.print(ready, soft_wrap=True)
