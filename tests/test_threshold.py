@@ -47,6 +47,9 @@ def test_a_threshold_serves_its_policy_as_well_as_any_other_cut(rows: list[tuple
     for policy, name in ((Policy.BEST_F1, "f1"), (Policy.BEST_ACCURACY, "accuracy")):
         chosen = choose_threshold(labels, scores, policy)
         assert judged(chosen)[name] == pytest.approx(max(judged(cut)[name] for cut in cuts))
+    tolerant = choose_threshold(labels, scores, Policy.BEST_F1, tolerance=0.1)
+    within = [cut for cut in cuts if judged(cut)["f1"] >= max(judged(cut)["f1"] for cut in cuts) - 0.1]
+    assert judged(tolerant) == judged(max(within))
     keeping = [cut for cut in cuts if judged(cut)["precision"] >= at]
     if keeping:
         chosen = choose_threshold(labels, scores, Policy.PRECISION, at)

@@ -24,6 +24,7 @@ class Policy(StrEnum):
     """What a threshold is chosen for."""
 
     BEST_F1 = "best-f1"
+    """The highest whose F1 is within one standard error of the best: as good as one can tell, fewer false alarms."""
     BEST_ACCURACY = "best-accuracy"
     PRECISION = "precision"
     """The lowest that keeps the precision at or above a value."""
@@ -31,7 +32,7 @@ class Policy(StrEnum):
     """The highest that keeps the recall at or above a value."""
 
 
-def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float = 0.9) -> float:
+def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float = 0.9, tolerance: float = 0.0) -> float:
     """The cut that serves a policy best, halfway to the next lower score: the last digits of a score decide nothing.
 
     Args:
@@ -39,6 +40,7 @@ def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float =
         scores: Shape (n,), in [0, 1].
         policy: What it is chosen for; of several cuts as good the highest, for the policy `precision` the lowest.
         at: The value that the policies `precision` and `recall` keep.
+        tolerance: By how much F1 may be below the best under the policy `best-f1`.
 
     Raises:
         TrainingError: No cut keeps that precision, or the labels are all alike.
@@ -59,7 +61,8 @@ def choose_threshold(labels: Labels, scores: Values, policy: Policy, at: float =
     precision, recall = hits / counts, hits / positives
     match policy:
         case Policy.BEST_F1:
-            best = int(np.argmax(2 * hits / (counts + positives)))
+            f1 = 2 * hits / (counts + positives)
+            best = int(np.flatnonzero(f1 >= f1.max() - tolerance)[0])
         case Policy.BEST_ACCURACY:
             best = int(np.argmax(hits - (counts - hits)))
         case Policy.PRECISION:
@@ -117,6 +120,11 @@ def fit_threshold(
     texts = [(pair.lost, pair.found) for pair in pairs]
     scores = reranker.score_pairs(texts, advance).astype(np.float64)
     threshold = choose_threshold(labels, scores, policy, at)
+    if policy is Policy.BEST_F1:
+        best = (scores >= threshold).astype(np.int64)
+        low, high = metrics.interval(metrics.f1, groups, labels, best)
+        one_standard_error = (high - low) / (2 * 1.96)  # as in Breiman et al., 1984
+        threshold = choose_threshold(labels, scores, policy, at, tolerance=one_standard_error)
     predicted = (scores >= threshold).astype(np.int64)
     flipped = {}
     chosen = random.Random(0).sample(range(len(pairs)), min(FLIP_PAIRS, len(pairs)))  # noqa: S311  no secret
