@@ -101,7 +101,12 @@ def calibrate(
     fitted_on = f"{CORPUS_NAME}, validation" if pairs is None else pairs.name
     with progress("Scoring pairs", len(chosen)) as advance:
         fitted = fit_threshold(
-            application.reranker, chosen, fitted_on, policy=Policy(policy), at=at or 0.9, advance=advance
+            application.reranker,
+            chosen,
+            fitted_on,
+            policy=Policy(policy),
+            at=0.9 if at is None else at,
+            advance=advance,
         )
     fitted.save(application.threshold_file)
     if json:
