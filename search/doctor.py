@@ -1,11 +1,10 @@
 """Checks every invariant of the stored data, and says which command mends what is broken."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from search import model_folder
 from search.application import Application
 from search.errors import ModelError, SettingsError
 from search.ingest import ROWS_PER_COMMIT
@@ -72,12 +71,10 @@ def _rows(application: Application) -> Iterator[Finding]:
 
 def _models(application: Application) -> Iterator[Finding]:
     try:
-        model_folder.require_kind(application.encoder.folder, "bi-encoder")
         application.encoder.encode(["a hat"])
     except (ModelError, SettingsError) as error:
         yield Finding(str(error), "set LOSTFOUND_ENCODER")
     try:
-        model_folder.require_kind(application.reranker.folder, "cross-encoder")
         application.reranker.score("a hat", ["a hat"])
     except (ModelError, SettingsError) as error:
         yield Finding(str(error), "set LOSTFOUND_RERANKER")
@@ -107,8 +104,7 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
     with application.database.read() as session:
         while ids := items.ids_after(session, last, ROWS_PER_COMMIT):
             hashes = vectors.text_hashes(session, encoder, ids)
-            for item_id in ids:
-                text = _text_hash(session, item_id)
+            for item_id, text in _text_hashes(session, ids).items():
                 if text is None:
                     yield Finding(f"item number {item_id} has a field that cannot be read", RESTORE)
                 missing += item_id not in hashes
@@ -136,10 +132,11 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
             yield Finding(f"{count} {what}", REPAIR)
 
 
-def _text_hash(session: Session, item_id: int) -> str | None:
-    """The hash of an item's text, None where a field holds what no command of ours has written."""
+def _text_hashes(session: Session, ids: Sequence[int]) -> dict[int, str | None]:
+    """The hash of each item's text, None where a field holds what no command of ours has written."""
     try:
-        item = items.by_ids(session, [item_id])[item_id]
+        return {item_id: text_hash(text_of(item)) for item_id, item in items.by_ids(session, ids).items()}
     except (ValueError, LookupError):
-        return None
-    return text_hash(text_of(item))
+        if len(ids) == 1:
+            return {ids[0]: None}
+    return {item_id: text for one in ids for item_id, text in _text_hashes(session, [one]).items()}

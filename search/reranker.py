@@ -54,7 +54,7 @@ class Reranker:
         """Says which model and text form made a score; 64 hex digits."""
         return model_folder.fingerprint(self.folder)
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """The precision of the arithmetic. Loads torch.
 
@@ -117,7 +117,7 @@ class Reranker:
             from search.loading import load_model  # noqa: PLC0415
 
             model_folder.require_kind(self.folder, "cross-encoder")
-            model = load_model(CrossEncoder, self.folder, self._device, self._precision)
+            model = load_model(CrossEncoder, self.folder, self._device, self.precision)
             if model.num_labels != 1:
                 raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
             self._loaded = model

@@ -1,7 +1,5 @@
 """The fitted decision rule: which scores are a match, and how probable a match is at a score."""
 
-import os
-from contextlib import suppress
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from search.errors import FingerprintError, ModelError
 from search.reranker import Reranker
 from search.validation import reasons
+from search.whole_file import write_whole
 
 FILE_NAME = "threshold.json"
 
@@ -111,14 +110,10 @@ class Threshold(BaseModel):
         Raises:
             ModelError: It cannot be written.
         """
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, self.model_dump_json(indent=1) + "\n")
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise ModelError(f"{path} cannot be written: {error.strerror}") from error
 
 

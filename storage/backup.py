@@ -64,7 +64,7 @@ def restore(database: Database, source: Path) -> Path | None:
         SchemaError: One of them is at another revision.
     """
     source, file = source.resolve(), database.file.resolve()
-    if set(database.url.query) & {"mode", "immutable"}:
+    if database.url.query.get("mode") == "ro" or "immutable" in database.url.query:
         raise DatabaseError(
             f"{database.url.render_as_string()} is opened to read only; take the options out to restore"
         )
@@ -92,9 +92,7 @@ def check(database: Database) -> list[str]:
         SchemaError: It is at another revision.
     """
     with database.read() as session:
-        return [
-            line for line in session.connection().exec_driver_sql("PRAGMA integrity_check").scalars() if line != "ok"
-        ]
+        return _faults(_connection(session))
 
 
 def _replace(database: Database, file: Path, backup: Database) -> Path:
@@ -119,7 +117,8 @@ def _replace(database: Database, file: Path, backup: Database) -> Path:
             connection.execute("BEGIN IMMEDIATE")
             kept = _kept_beside(file, database)  # no other process can commit in between
             _exchange_content(connection)
-            _require_sound(connection, f"{file} is damaged; {by_hand}")
+            if _faults(connection):
+                raise DatabaseError(f"{file} is damaged; {by_hand}")  # noqa: TRY301  to be rolled back like any other
             is_committing = True
             connection.execute("COMMIT")
     except BaseException:
@@ -179,9 +178,8 @@ def _require_whole(copy: Path, original: Path) -> None:
         )
 
 
-def _require_sound(connection: sqlite3.Connection, otherwise: str) -> None:
-    if connection.execute("PRAGMA main.integrity_check").fetchall() != [("ok",)]:
-        raise DatabaseError(otherwise)
+def _faults(connection: sqlite3.Connection) -> list[str]:
+    return [line for (line,) in connection.execute("PRAGMA main.integrity_check") if line != "ok"]
 
 
 def _new_lineage() -> int:
@@ -193,6 +191,8 @@ def _require_replaceable(target: Path) -> None:
         raise DatabaseError(f"{target} is a folder; name a file in it")
     if not target.exists():
         return
+    if not target.is_file():  # SQLite would wait at a pipe for ever
+        raise DatabaseError(f"{target} is there and no backup of ours; name another file")
     if any(Path(f"{target}{end}").exists() for end in COMPANIONS):
         raise DatabaseError(f"{target} is in use as a database; name another file for the backup")
     with closing(sqlite3.connect(f"{target.as_uri()}?mode=ro", uri=True)) as connection:

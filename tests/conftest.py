@@ -1,5 +1,7 @@
 """Real parts for every test: a migrated SQLite file, and tiny models of the real classes with random weights."""
 
+import csv
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -100,6 +102,23 @@ def shipped_encoder() -> BiEncoder:
 @pytest.fixture(scope="session")
 def shipped_reranker() -> Reranker:
     return Reranker("lostfound-minilm", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def own_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 pairs of a user and four bad rows."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.csv"
+    colours = ("black", "red", "green", "blue", "white", "yellow", "brown", "grey", "pink", "beige")
+    things = ("hat", "umbrella", "wallet", "phone", "bottle")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence_0", "sentence_1", "label", "remark"])
+        for number, (colour, thing) in enumerate(itertools.product(colours, things)):
+            other = colours[(number + 3) % len(colours)]
+            for found, label in ((colour, 1), (other, 0), (colour, 1.0), (other, "0.1")):
+                writer.writerow([f"my {colour} {thing}, number {number}", f"A {found} {thing}", label, "x"])
+        writer.writerows([["", "a hat", 1, ""], ["a", "b", 2, ""], ["a", "b", "yes", ""], ["a", "b"]])
+    return path
 
 
 @pytest.fixture

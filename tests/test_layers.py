@@ -11,7 +11,7 @@ LAYERS = (
     {"search.errors", "search.types"},
     {"search.settings"},
     {"storage"},
-    {"search.text", "search.loading", "search.line_reader", "search.validation"},
+    {"search.text", "search.loading", "search.line_reader", "search.validation", "search.whole_file"},
     {"search.model_folder", "search.item_input", "search.record_file"},
     {"search.encoder", "search.reranker", "search.index", "search.row_file"},
     {"search.threshold", "search.retriever", "search.rejects"},

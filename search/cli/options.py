@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,11 @@ class SplitChoice(StrEnum):
 
     VALIDATION = "validation"
     TEST = "test"
+
+
+PairsFile = Annotated[
+    Path | None, typer.Option(help="CSV or JSON Lines of sentence_0, sentence_1, label; default: the shipped corpus.")
+]
 
 
 class PolicyChoice(StrEnum):

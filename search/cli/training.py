@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.app import app
-from search.cli.options import Json, PolicyChoice, SplitChoice
+from search.cli.options import Json, PairsFile, PolicyChoice, SplitChoice
 from search.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 @app.command()
 def train(
     output: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
-    pairs: Annotated[
-        Path | None,
-        typer.Option(help="CSV or JSON Lines of sentence_0, sentence_1, label; default: the shipped corpus."),
-    ] = None,
+    pairs: PairsFile = None,
     validation: Annotated[
         Path | None, typer.Option(help="Likewise, to choose by; default: a tenth of the reports of --pairs.")
     ] = None,
@@ -44,11 +41,16 @@ def train(
     """Fine-tune a reranker; the defaults are the original system's recipe."""
     _require_extra()
     from search.console import out, progress
-    from search.loading import PRECISIONS
     from search.settings import load_settings
-    from search.training.build import corpus_data, file_data, finish_reranker, require_new, train_reranker
+    from search.training.build import (
+        corpus_data,
+        file_data,
+        finish_reranker,
+        pairs_to_score,
+        require_new,
+        train_reranker,
+    )
     from search.training.recipe import parse_recipe
-    from search.training.threshold_fit import FLIP_PAIRS
 
     if pairs is None and validation is not None:
         raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
@@ -68,8 +70,7 @@ def train(
     model = train_reranker(data, recipe, checkpoints, device)
     if model is None:
         return  # the first of the processes that train together finishes
-    total = len(data.validation) + (len(PRECISIONS) - 1) * min(FLIP_PAIRS, len(data.validation))
-    with progress("Fitting the threshold", total) as advance:
+    with progress("Fitting the threshold", pairs_to_score(data)) as advance:
         reranker = finish_reranker(model, data, recipe, checkpoints, output, device=device, advance=advance)
     ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
     out.print(ready, soft_wrap=True)
@@ -81,10 +82,7 @@ def calibrate(
     at: Annotated[
         float | None, typer.Option(min=0, max=1, help="Value that the policy precision or recall keeps; default 0.9.")
     ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(help="CSV or JSON Lines of sentence_0, sentence_1, label; default: the shipped corpus."),
-    ] = None,
+    pairs: PairsFile = None,
     json: Json = False,
 ) -> None:
     """Fit this office's threshold and calibration for the reranker of the settings, on this machine's precision."""
@@ -177,6 +175,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _require_extra() -> None:
-    missing = [name for name in ("accelerate", "bm25s", "datasets", "matplotlib", "sklearn") if find_spec(name) is None]
+    missing = [
+        name
+        for name in ("accelerate", "bm25s", "datasets", "filelock", "matplotlib", "sklearn")
+        if find_spec(name) is None
+    ]
     if missing:
         raise TrainingError(f"{', '.join(missing)} is not installed; run `pip install 'lostfound[train]'`")

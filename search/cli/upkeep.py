@@ -2,12 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.app import app
 from search.cli.options import Json
+
+if TYPE_CHECKING:
+    from search.application import Application
 
 
 @app.command()
@@ -16,12 +19,9 @@ def reindex(json: Json = False) -> None:
     from search.application import Application
     from search.console import print_fields, print_json, progress
     from search.reindex import reindex as run
-    from storage import items
 
     application = Application()
-    with application.database.read() as session:
-        total = sum(items.count_by_status(session).values())
-    with progress("Encoding", total) as advance:
+    with progress("Encoding", _count_items(application)) as advance:
         summary = run(application.database, application.encoder, advance)
     if json:
         print_json(asdict(summary))
@@ -54,11 +54,9 @@ def doctor(
     from search.console import out, print_fields, print_json, progress
     from search.doctor import examine
     from search.doctor import repair as mend
-    from storage import items
 
     application = Application()
-    with application.database.read() as session:
-        total = sum(items.count_by_status(session).values())
+    total = _count_items(application)
     with progress("Examining", total) as advance:
         findings = examine(application, advance)
     if findings and repair:
@@ -77,27 +75,44 @@ def doctor(
 
 
 @app.command()
-def backup(file: Annotated[Path, typer.Argument(help="The copy; an earlier backup there is replaced.")]) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="The copy; an earlier backup there is replaced.")], json: Json = False
+) -> None:
     """Copy the database into one file, at any time, while others write."""
     from search.application import Application
-    from search.console import out, progress
+    from search.console import out, print_json, progress
     from storage.backup import back_up
 
     with progress("Copying"):
         back_up(Application().database, file)
-    out.print(f"{file} holds the database as it is now.", soft_wrap=True, markup=False)
+    if json:
+        print_json({"backup": str(file)})
+    else:
+        out.print(f"{file} holds the database as it is now.", soft_wrap=True, markup=False)
 
 
 @app.command()
-def restore(file: Annotated[Path, typer.Argument(help="A file made by `lostfound backup`.")]) -> None:
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file made by `lostfound backup`.")], json: Json = False
+) -> None:
     """Put a backup in the place of the database; what it held before is kept beside it."""
     from search.application import Application
-    from search.console import out, progress
+    from search.console import out, print_json, progress
     from storage import backup as backups
 
     database = Application().database
     with progress("Restoring"):
         kept = backups.restore(database, file)
+    if json:
+        print_json({"database": str(database.file), "kept": None if kept is None else str(kept)})
+        return
     out.print(f"{database.file} holds what {file} holds.", soft_wrap=True, markup=False)
     if kept:
         out.print(f"Its earlier content is kept in {kept}.", soft_wrap=True, markup=False)
+
+
+def _count_items(application: "Application") -> int:
+    from storage import items
+
+    with application.database.read() as session:
+        return sum(items.count_by_status(session).values())

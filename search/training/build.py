@@ -1,12 +1,15 @@
 """From pairs to a finished reranker: fine-tuning, export, threshold, card."""
 
+import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from sentence_transformers import CrossEncoder
 
 from search.encoder import BiEncoder
@@ -23,7 +26,7 @@ from search.training.pair_file import hold_out
 from search.training.pairs import MIXED, Mix, Pair, build_pairs
 from search.training.plots import plot_log
 from search.training.recipe import Recipe
-from search.training.threshold_fit import fit_threshold, require_both_labels
+from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
 TRAINING_MIX = Mix(twin=6, hard=1, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
@@ -83,12 +86,34 @@ def train_reranker(data: TrainingData, recipe: Recipe, run: Path, device: str = 
 
     Raises:
         ModelError: The base cannot be found.
-        TrainingError: The validation pairs are all alike, or the run's folder holds another run.
+        TrainingError: The validation pairs are all alike, or the run's folder holds another run or is in use.
     """
     require_both_labels(np.array([pair.is_match for pair in data.validation], dtype=np.int64))
     count = min(CHECKPOINT_PAIRS, len(data.validation))
     sample = random.Random(recipe.seed).sample(data.validation, count)  # noqa: S311  a file may be in any order
-    return finetune(data.train, sample, recipe, run, device)
+    with _alone_in(run):
+        return finetune(data.train, sample, recipe, run, device)
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Two trainings would write one another's checkpoints. A killed process leaves no lock behind."""
+    if os.environ.get("RANK", "0") != "0":
+        yield  # trains together with the first
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with FileLock(run / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise TrainingError(
+            f"another process is training in {run}; wait for it, or name another folder with --checkpoints"
+        ) from None
+    except OSError as error:
+        raise TrainingError(
+            f"{run} cannot be written: {error}; free some space and run the same command, or name another folder with "
+            "--checkpoints"
+        ) from error
 
 
 def require_new(output: Path) -> None:
@@ -99,6 +124,11 @@ def require_new(output: Path) -> None:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise TrainingError(f"{output} is there already; name a new folder for the finished model")
+
+
+def pairs_to_score(data: TrainingData) -> int:
+    """How many pairs `finish_reranker` scores: all in one precision, a sample in each other."""
+    return len(data.validation) + (len(PRECISIONS) - 1) * min(FLIP_PAIRS, len(data.validation))
 
 
 def finish_reranker(

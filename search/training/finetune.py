@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ from search.loading import quiet_libraries, resolve_device
 from search.model_folder import find_model, fingerprint
 from search.training.pairs import Pair
 from search.training.recipe import Recipe
+from search.whole_file import write_whole
 
 BATCHES_PER_POOL = 50
 
@@ -168,10 +170,7 @@ class LogWriter(TrainerCallback):
         if state.is_world_process_zero:
             write_log(state.log_history, self._path)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Called by the trainer."""
-        if state.is_world_process_zero:
-            write_log(state.log_history, self._path)
+    on_train_end = on_evaluate
 
 
 def last_whole_checkpoint(run: Path) -> str | None:
@@ -192,9 +191,7 @@ def _bind(run: Path, made_from: dict[str, Any]) -> None:
         begun = json.loads(path.read_bytes()) if path.exists() else None
         if begun is None:
             run.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(made_from, indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, json.dumps(made_from, indent=2) + "\n")
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be used: {error}; name another folder with --checkpoints") from error
     if begun not in (None, made_from):
@@ -226,9 +223,8 @@ def write_log(history: list[dict[str, Any]], path: Path) -> None:
         row |= {name: entry[name] for name in ("loss", "learning_rate") if name in entry}
         if "eval_validation_average_precision" in entry:
             row["average_precision"] = round(entry["eval_validation_average_precision"], 4)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, LOG_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows.values())
-    partial.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, LOG_COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows.values())
+    write_whole(path, text.getvalue())

@@ -46,7 +46,8 @@ def read_pairs(path: Path, rejects_path: Path) -> tuple[list[Pair], int]:
             else:
                 pairs.append(Pair(row.sentence_0, row.sentence_1, row.label, Origin.GIVEN, row.sentence_0))
     if not pairs:
-        raise InputFileError(f"{path} has no pair that can be used; {rejects.count} rows were rejected")
+        why = f"{rejects.count} rows were rejected, see {rejects_path}" if rejects.count else "it has no rows"
+        raise InputFileError(f"{path} has no pair that can be used; {why}")
     return pairs, rejects.count
 
 

@@ -1,4 +1,4 @@
-"""From objects to (lost, found, label) pairs: positives, twins, hard negatives, edited twins."""
+"""From objects to (lost, found, label) pairs: matches, twins, hard negatives, stray reports, variants by rule."""
 
 import random
 from collections import defaultdict

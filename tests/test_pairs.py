@@ -1,0 +1,89 @@
+"""Which pairs are built of the corpus, and read from a user's file."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.encoder import BiEncoder
+from search.errors import InputFileError
+from search.training.corpus import Corpus, Split, load_corpus
+from search.training.pair_file import hold_out, read_pairs
+from search.training.pairs import MIXED, Mix, Origin, build_pairs, twin_pairs
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return load_corpus()
+
+
+def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, encoder: BiEncoder) -> None:
+    objects = corpus.objects[Split.VALIDATION][:50]
+    strays = corpus.strays[Split.VALIDATION][:10]
+    pairs = build_pairs(objects, strays, encoder, Mix(stray=2, shortened=2, embellished=2), seed=1)
+    owner = {text: entry for entry in objects for text in (*entry.found, *entry.lost)}
+    for pair in pairs:
+        match pair.origin:
+            case Origin.MATCH:
+                assert (owner[pair.lost], pair.label) == (owner[pair.found], 1)
+            case Origin.TWIN:
+                assert owner[pair.lost] != owner[pair.found]
+                assert (owner[pair.lost].group, pair.label) == (owner[pair.found].group, 0)
+            case Origin.HARD | Origin.RANDOM:
+                assert owner[pair.lost].group != owner[pair.found].group
+                assert pair.label == 0
+            case Origin.STRAY:
+                assert (pair.lost in owner, pair.label) == (False, 0)
+            case Origin.SHORTENED:
+                same_start = [text for text in owner if text.startswith(re.split(r"[,;.]", pair.found)[0])]
+                is_own = any(owner[text] == owner[pair.lost] for text in same_start)
+                assert is_own or pair.label == 0
+            case Origin.EMBELLISHED:
+                (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + " with "))
+                assert (owner[report] == owner[pair.found]) == bool(pair.label)
+    count = {origin: sum(pair.origin is origin for pair in pairs) for origin in Origin}
+    assert (count[Origin.MATCH], count[Origin.TWIN], count[Origin.HARD]) == (200, 300, 300)
+    assert (count[Origin.STRAY], count[Origin.RANDOM]) == (20, 100)
+    assert count[Origin.SHORTENED] == 400
+    assert count[Origin.EMBELLISHED] > 100
+    assert pairs == build_pairs(objects, strays, encoder, Mix(stray=2, shortened=2, embellished=2), seed=1)
+    assert pairs != build_pairs(objects, strays, encoder, Mix(stray=2, shortened=2, embellished=2), seed=2)
+
+
+def test_about_23_percent_of_mixed_and_20_percent_of_twin_pairs_match(corpus: Corpus, encoder: BiEncoder) -> None:
+    objects, strays = corpus.objects[Split.VALIDATION], corpus.strays[Split.VALIDATION]
+    mixed = build_pairs(objects, strays, encoder, MIXED, seed=1)
+    assert np.mean([pair.label for pair in mixed]) == pytest.approx(0.22, abs=0.02)
+    twins = twin_pairs(objects)
+    assert len(twins) == len(objects) * 5 * 4
+    assert np.mean([pair.label for pair in twins]) == pytest.approx(0.2)
+
+
+def test_more_draws_are_the_same_matches_with_other_negatives(corpus: Corpus, encoder: BiEncoder) -> None:
+    objects, strays = corpus.objects[Split.VALIDATION][:20], corpus.strays[Split.VALIDATION][:5]
+    once, twice = (build_pairs(objects, strays, encoder, MIXED, seed=1, draws=draws) for draws in (1, 2))
+    assert len(twice) == 2 * len(once)
+    matches = [{(p.lost, p.found) for p in pairs if p.label} for pairs in (once, twice)]
+    assert matches[0] == matches[1]
+    assert len({(p.lost, p.found) for p in twice}) > 1.3 * len({(p.lost, p.found) for p in once})
+
+
+def test_a_tenth_of_the_reports_is_held_out_and_none_is_on_both_sides(own_pairs: Path, tmp_path: Path) -> None:
+    pairs, rejected = read_pairs(own_pairs, tmp_path / "rejects.jsonl")
+    assert (len(pairs), rejected) == (200, 4)
+    train, held = hold_out(pairs, seed=1)
+    assert (len(train), len(held)) == (180, 20)
+    assert not {pair.lost for pair in train} & {pair.lost for pair in held}
+    assert sorted([*train, *held], key=repr) == sorted(pairs, key=repr)
+    with pytest.raises(InputFileError, match="--validation"):
+        hold_out(pairs[:4], seed=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [("", "it has no rows"), ("a,b,7\n", "1 rows were rejected, see .*rejects")]
+)
+def test_a_file_without_a_good_pair_is_refused(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "pairs.csv").write_text(f"sentence_0,sentence_1,label\n{rows}")
+    with pytest.raises(InputFileError, match=message):
+        read_pairs(tmp_path / "pairs.csv", tmp_path / "pairs.rejects.jsonl")
