@@ -1,18 +1,26 @@
 """Checks every invariant of the stored data, and says which command mends what is broken."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 from search.application import Application
-from search.errors import ModelError, SettingsError
+from search.current_index import open_index
+from search.errors import DamagedIndexError, DatabaseError, ModelError, SettingsError
+from search.index.base import ROUNDING
+from search.index.generations import Generations
+from search.index.live import LiveIndex
 from search.ingest import ROWS_PER_COMMIT
-from search.reindex import reindex
+from search.reindex import ShowProgress, reindex
+from search.retriever import FOREIGN
 from search.text import text_hash, text_of
 from search.threshold import is_passed_over, load_threshold, require_precision
 from search.types import Advance
 from storage import backup, items, orphans, vectors
+from storage.vectors import StoredVectors
 
 REPAIR = "lostfound doctor --repair"
 RESTORE = "lostfound restore BACKUP"
@@ -41,20 +49,24 @@ def examine(application: Application, advance: Advance | None = None) -> list[Fi
     """
     if ruined := backup.check(application.database):
         return [Finding(f"{application.database.file} is damaged: {line}", RESTORE) for line in ruined]
-    return [*_rows(application), *_models(application), *_vectors(application, advance)]
+    unsound = [Finding(f"index {name} is not sound: {why}", REPAIR) for name, why in unsound_generations(application)]
+    return [*_rows(application), *_models(application), *_vectors(application, advance), *unsound]
 
 
-def repair(application: Application, findings: list[Finding], advance: Advance | None = None) -> None:
-    """Mend what needs no choice of a person's: rows without their item, and vectors by the present encoder.
+def repair(application: Application, findings: list[Finding], show_progress: ShowProgress | None = None) -> None:
+    """Mend what needs no choice of a person's: rows without their item, vectors by the present encoder, indexes.
 
     Raises:
         DatabaseError: The database cannot be written.
+        IndexFileError: The index cannot be written, or another process builds one.
     """
     if not any(finding.mended_by == REPAIR for finding in findings):
         return
     with application.database.write() as session:
         orphans.delete_all(session)
-    reindex(application.database, application.encoder, advance)
+    for name, why in unsound_generations(application):
+        Generations(application.database.index_folder).set_aside(name, why)
+    reindex(application.database, application.encoder, show_progress)
 
 
 def _rows(application: Application) -> Iterator[Finding]:
@@ -114,7 +126,8 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
             session.expunge_all()
             if advance:
                 advance(len(ids))
-        foreign = sum(count for name, count in vectors.count_by_encoder(session).items() if name != encoder)
+        needed = {encoder} | _encoders_on_disk(application)
+        foreign = sum(count for name, count in vectors.count_by_encoder(session).items() if name not in needed)
     if foreign and missing == total:
         # Whether the office changes its encoder is not for a cron job to decide.
         yield Finding(
@@ -130,6 +143,57 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
     ):
         if count:
             yield Finding(f"{count} {what}", REPAIR)
+
+
+def _encoders_on_disk(application: Application) -> set[str]:
+    """Of the kept generations; another process may still search by them."""
+    generations = Generations(application.database.index_folder)
+    encoders = set()
+    for name in generations.names():
+        with suppress(DamagedIndexError, OSError):
+            encoders.add(generations.manifest(name).encoder)
+    return encoders
+
+
+def unsound_generations(application: Application) -> Iterator[tuple[str, str]]:
+    """The name of each index on the disk that is damaged, or not what the database says, and what is wrong with it.
+
+    Every file is read from its first byte to its last; of the one that searches use every vector is compared too.
+    """
+    generations = Generations(application.database.index_folder)
+    serving = None
+    for name in generations.names():
+        try:
+            generation = generations.open(name)
+        except DamagedIndexError as error:
+            yield name, str(error)
+        except OSError as error:
+            yield name, f"it cannot be read: {error.strerror}"
+        else:
+            is_ours = generation.manifest.encoder == application.encoder.fingerprint
+            serving = serving or (generation if is_ours else None)
+    if serving is None:
+        return
+    with application.database.read() as session, suppress(DatabaseError):  # a damaged vector is told by `_vectors`
+        source = StoredVectors(session, serving.manifest.encoder, serving.manifest.dim)
+        current = open_index(source, serving)
+        if current is None:
+            yield serving.name, FOREIGN
+        elif wrong := _compared(current.index, source):
+            yield serving.name, wrong
+
+
+def _compared(index: LiveIndex, source: StoredVectors) -> str | None:
+    lacking = other = total = 0
+    tolerated = ROUNDING + (index.base.largest_error if index.base else 0)
+    for ids, rows in source.parts():
+        distances = np.linalg.norm(index.decoded(ids) - rows, axis=1)
+        lacking += int(np.isnan(distances).sum())
+        other += int((distances > tolerated).sum())
+        total += len(ids)
+    surplus = len(index) - (total - lacking)
+    counts = ((lacking, "are not in it"), (surplus, "are in it and should not be"), (other, "are in it otherwise"))
+    return "; ".join(f"{count} vectors {what}" for count, what in counts if count) or None
 
 
 def _text_hashes(session: Session, ids: Sequence[int]) -> dict[int, str | None]:

@@ -10,6 +10,9 @@ LostfoundError
 │   └── DuplicateReferenceError  another item has this reference
 ├── InputFileError         a file of items, queries or pairs cannot be read
 ├── QueryError             a search that cannot be answered as it was asked
+├── IndexFileError         an index on disk cannot be read or written
+│   ├── DamagedIndexError      it is not what was written
+│   └── ReindexRunningError    another process builds one
 ├── TrainingError          a fine-tuning that cannot be run as it was asked
 └── ModelError             a model folder is missing, unsafe or of another kind
     └── FingerprintError   a vector or threshold was made for another model
@@ -56,6 +59,18 @@ class InputFileError(LostfoundError):
 
 class QueryError(LostfoundError):
     """A search that cannot be answered as it was asked."""
+
+
+class IndexFileError(LostfoundError):
+    """An index on disk cannot be read or written."""
+
+
+class DamagedIndexError(IndexFileError):
+    """An index on disk is not what was written, or of a format that this version does not know."""
+
+
+class ReindexRunningError(IndexFileError):
+    """Another process builds an index."""
 
 
 class TrainingError(LostfoundError):

@@ -95,11 +95,10 @@ class SearchPipeline:
             reranker: Scores.
             threshold_file: The office's own threshold, used in place of the reranker's where it exists.
         """
-        self._database = database
         self._encoder = encoder
         self._reranker = reranker
         self._threshold_file = threshold_file
-        self._retriever = Retriever(encoder)
+        self._retriever = Retriever(database, encoder)
 
     def search(self, query: str, request: Request | None = None) -> Answer:
         """Answer one query; see `search_many`."""
@@ -132,21 +131,18 @@ class SearchPipeline:
                     f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words"
                 )
         vectors = self._encoder.encode_queries(texts)
-        with self._database.read() as session:
-            retrieval = self._retriever.retrieve(session, vectors, max(request.depth, request.top), request.filters)
+        depth = max(request.depth, request.top)
+        with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
             found = items.by_ids(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
-        shared_warnings = rule.warnings + self._without_vector_warning(retrieval.without_vector)
-
-        # A thread that shares the index may have added an item after this session's snapshot.
-        candidates = [[candidate for candidate in row if candidate.item_id in found] for row in retrieval.candidates]
+        shared_warnings = rule.warnings + self._without_vector_warning(retrieval.without_vector) + retrieval.warnings
         pairs = [
             (text, text_of(found[candidate.item_id]))
-            for text, row in zip(texts, candidates, strict=True)
+            for text, row in zip(texts, retrieval.candidates, strict=True)
             for candidate in row
         ]
         scores = iter(self._reranker.score_pairs(pairs, advance).tolist())
         answers = []
-        for (text, was_cut), row in zip(cut, candidates, strict=True):
+        for (text, was_cut), row in zip(cut, retrieval.candidates, strict=True):
             ranked = sorted(
                 ((candidate, next(scores)) for candidate in row),
                 key=lambda scored: (-scored[1], -scored[0].similarity, scored[0].item_id),

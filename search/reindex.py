@@ -1,55 +1,226 @@
-"""The nightly job: every item gets the vector of its present text by the present encoder."""
+"""The nightly job: every item gets the vector of its present text, and the vectors an index on disk.
 
+Searches and writers go on all the while. A killed run leaves nothing that the next one does not put right: batches are
+committed, and an index is published whole or not at all.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from search.encoder import BiEncoder
+from search.index.build import WANTED_RECALL, Measured, build, measure
+from search.index.generation import Draft, Manifest
+from search.index.generations import Generations
 from search.ingest import ROWS_PER_COMMIT, Ingest
-from search.types import Advance
-from storage import items, vectors
+from search.training.corpus import Split, load_corpus
+from search.types import Advance, Position, Vectors
+from storage import changes, items, vectors
 from storage.database import Database
+from storage.items import HELD
+from storage.models import Status
+from storage.vectors import StoredVectors
+
+KEEP = 2
+"""Generations that are kept: the newest, and one to fall back on."""
+
+QUERIES = 200
+"""Held-out lost reports by which the recall of an index is measured."""
+
+WANTED_SELF_RETRIEVAL = 0.99
+LARGEST_ERROR = 0.05
+"""Of a vector and what the index holds of it; one byte per dimension makes about 0.01 of it."""
+
+ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
+"""Called with the name of a step and its total; what it yields is called with how much was done since the last call."""
 
 
 @dataclass(frozen=True)
-class ReindexSummary:
-    """What a reindex did."""
+class Encoded:
+    """What the first step did."""
 
     items: int
-    """Items looked at."""
+    """Items looked at, of every status."""
     encoded: int
     """Those that had no sound vector of this encoder and their present text."""
-    dropped: int
-    """Vectors by other encoders that were deleted."""
 
 
-def reindex(database: Database, encoder: BiEncoder, advance: Advance | None = None) -> ReindexSummary:
-    """Encode what lacks a sound vector, in batches that commit, then drop the vectors by other encoders.
+@dataclass(frozen=True)
+class Indexed:
+    """What the second step did."""
 
-    A killed run is taken up by the next one. Searches and writers go on all the while.
+    generation: str | None
+    """The newest index on the disk afterwards."""
+    is_new: bool
+    """Whether this run has published it; where nothing had changed since it was built, none is built."""
+    refused: str | None
+    """Why the index that this run built was not published; the earlier one serves on."""
+    manifest: Manifest | None
+    """What the newest holds."""
+    without_vector: int
+    """Held items that are in no index: another process has added them since the first step, by another encoder."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What the third step did."""
+
+    changes: int
+    """Entries of the change log that no kept generation needs."""
+    vectors: int
+    """Vectors by other encoders of which no generation is kept."""
+
+
+@dataclass(frozen=True)
+class ReindexReport:
+    """What a reindex did, and how long each step took."""
+
+    encoded: Encoded
+    indexed: Indexed
+    removed: Removed
+    seconds: dict[str, float]
+
+
+def reindex(
+    database: Database, encoder: BiEncoder, show_progress: ShowProgress | None = None, keep: int = KEEP
+) -> ReindexReport:
+    """Encode what lacks a sound vector, build an index, check it, publish it, and remove what nobody needs any more.
 
     Args:
         database: Where the items are.
         encoder: The encoder whose vectors are wanted.
-        advance: Called with the number of items done since the last call.
+        show_progress: Shows the progress of each step.
+        keep: Generations to be kept, at least 1. Vectors by other encoders stay as long as a generation of them is
+            kept, so that processes that still use that encoder go on serving.
 
     Raises:
+        ReindexRunningError: Another process is at it.
+        IndexFileError: The index cannot be written; the earlier one serves on.
         DatabaseError: The database does not take a batch; earlier ones are stored.
     """
+    generations = Generations(database.index_folder)
+    steps = _Steps(show_progress)
+    with generations.lock():
+        encoded = _encode(database, encoder, steps)
+        indexed = _index(database, encoder, generations, steps)
+        removed = Removed(0, 0) if indexed.refused else _remove(database, encoder, generations, keep, steps)
+    return ReindexReport(encoded, indexed, removed, steps.seconds)
+
+
+class _Steps:
+    def __init__(self, show_progress: ShowProgress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._show_progress = show_progress or (lambda _name, _total: nullcontext(lambda _done: None))
+
+    @contextmanager
+    def step(self, name: str, total: int) -> Iterator[Advance]:
+        began = time.monotonic()
+        with self._show_progress(name, total) as advance:
+            yield advance
+        self.seconds[name] = round(time.monotonic() - began, 3)
+
+
+def _encode(database: Database, encoder: BiEncoder, steps: _Steps) -> Encoded:
     ingest = Ingest(database, encoder)
     seen = encoded = last = 0
-    while True:
-        with database.read() as session:
-            ids = items.ids_after(session, last, ROWS_PER_COMMIT)
-            damaged = vectors.damaged(session, encoder.fingerprint, encoder.dim, ids)
-        if not ids:
-            break
-        if damaged:
-            with database.write() as session:
-                vectors.delete_of(session, encoder.fingerprint, damaged)
-        encoded += ingest.encode_stale(ids)
-        last = ids[-1]
-        seen += len(ids)
-        if advance:
+    with database.read() as session:
+        total = sum(items.count_by_status(session).values())
+    with steps.step("encoding", total) as advance:
+        while True:
+            with database.read() as session:
+                ids = items.ids_after(session, last, ROWS_PER_COMMIT)
+                damaged = vectors.damaged(session, encoder.fingerprint, encoder.dim, ids)
+            if not ids:
+                return Encoded(seen, encoded)
+            if damaged:
+                with database.write() as session:
+                    vectors.delete_of(session, encoder.fingerprint, damaged)
+                    changes.append(session, damaged)
+            encoded += ingest.encode_stale(ids)
+            seen += len(ids)
+            last = ids[-1]
             advance(len(ids))
-    with database.write() as session:
-        dropped = vectors.drop_other_encoders(session, encoder.fingerprint)
-    return ReindexSummary(items=seen, encoded=encoded, dropped=dropped)
+
+
+def _index(database: Database, encoder: BiEncoder, generations: Generations, steps: _Steps) -> Indexed:
+    queries = _lost_reports(encoder)
+    newest = generations.newest(encoder.fingerprint)
+    with ExitStack() as stack:
+        session = stack.enter_context(database.read())
+        source = StoredVectors(session, encoder.fingerprint, encoder.dim)
+        position = changes.newest(session)
+        without = len(vectors.ids_without(session, source.encoder, HELD))
+        if newest is not None and newest.manifest.position == position:
+            return Indexed(newest.name, False, None, newest.manifest, without)
+        count = items.count_by_status(session)[Status.HELD] - without
+        with steps.step("building", count) as advance:
+            index = build(source, source.dim, advance)
+        with steps.step("writing", count):
+            draft = stack.enter_context(generations.draft(index))
+            del index
+        with steps.step("checking", count) as advance:
+            measured = measure(draft.read_back(), source, queries, advance)
+        if refused := objection(measured, count):
+            return Indexed(
+                newest.name if newest else None, False, refused, newest.manifest if newest else None, without
+            )
+        with steps.step("publishing", 1):
+            manifest = _manifest(source, position, measured, draft)
+            name = generations.publish(draft, manifest)
+        return Indexed(name, True, None, manifest, without)
+
+
+def _lost_reports(encoder: BiEncoder) -> Vectors:
+    reports = [report for entry in load_corpus().objects[Split.VALIDATION] for report in entry.lost]
+    return encoder.encode_queries(reports[:: len(reports) // QUERIES][:QUERIES])
+
+
+def objection(measured: Measured, count: int) -> str | None:
+    """Why an index is not good enough to be published; None where it is.
+
+    Args:
+        measured: The index as the disk holds it, with its figures.
+        count: How many vectors the database says there are.
+    """
+    index = measured.index
+    if len(index) != count:
+        return f"it holds {len(index)} vectors, the database {count}"
+    if index.largest_error > LARGEST_ERROR:
+        return f"a vector in it is {index.largest_error:.3f} from the stored one"
+    if measured.recall < WANTED_RECALL:
+        return f"its recall@100 is {measured.recall:.4f}, below {WANTED_RECALL}"
+    if measured.finds_itself < WANTED_SELF_RETRIEVAL:
+        return f"only {measured.finds_itself:.3f} of the sampled vectors find themselves"
+    return None
+
+
+def _manifest(source: StoredVectors, position: Position, measured: Measured, draft: Draft) -> Manifest:
+    return Manifest(
+        encoder=source.encoder,
+        dim=source.dim,
+        kind="approximate" if measured.index.is_approximate else "exact",
+        lists=measured.index.lists,
+        probes=measured.index.probes,
+        largest_error=measured.index.largest_error,
+        recall=measured.recall,
+        count=len(measured.index),
+        position=position,
+        built_at=datetime.now(UTC),
+        faiss_bytes=draft.faiss_bytes,
+        faiss_sha256=draft.faiss_sha256,
+    )
+
+
+def _remove(database: Database, encoder: BiEncoder, generations: Generations, keep: int, steps: _Steps) -> Removed:
+    with steps.step("cleaning", 1):
+        kept = generations.prune(keep)
+        oldest = min((manifest.position for manifest in kept), key=lambda position: position.number)
+        with database.write() as session:
+            return Removed(
+                changes=changes.shorten(session, oldest),
+                vectors=vectors.drop_other_encoders(
+                    session, encoder.fingerprint, {manifest.encoder for manifest in kept}
+                ),
+            )

@@ -1,21 +1,26 @@
 """Retrieval: keeps the index current from the database and finds the candidates in it."""
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
+from search.current_index import CurrentIndex, catch_up, open_index
 from search.encoder import BiEncoder
 from search.errors import FingerprintError
-from search.index.exact import nearest
-from search.index.live import NO_ID, LiveIndex
-from search.types import Vectors
-from storage import changes, items, vectors
-from storage.items import Filters
+from search.index.exact import NO_ID, nearest
+from search.index.generations import Generations
+from search.index.live import LiveIndex
+from search.types import Ids, Vectors
+from storage import items, vectors
+from storage.database import Database
+from storage.items import HELD, Filters
 from storage.models import Status
+from storage.vectors import StoredVectors
 
-HELD = Filters(status=Status.HELD)
-"""What the index holds: an item that has left the office is not found by accident."""
+FOREIGN = "the change log of the database does not lead on from it"
 
 
 @dataclass(frozen=True)
@@ -33,68 +38,88 @@ class Retrieval:
     candidates: list[list[Candidate]]
     without_vector: int
     """Selected items that could not be looked at, for they have no vector of this encoder."""
+    warnings: list[str] = field(default_factory=list)
 
 
 class Retriever:
     """Finds candidates in the database's vectors by one encoder. Safe to share between threads."""
 
-    def __init__(self, encoder: BiEncoder) -> None:
+    def __init__(self, database: Database, encoder: BiEncoder) -> None:
+        self._database = database
         self._encoder = encoder
-        self._index: LiveIndex | None = None
-        self._lineage = 0
-        self._held_without_vector = 0
+        self._generations = Generations(database.index_folder)
+        self._current: CurrentIndex | None = None
         self._lock = threading.Lock()
 
-    def retrieve(self, session: Session, queries: Vectors, depth: int, filters: Filters) -> Retrieval:
+    @contextmanager
+    def retrieve(self, queries: Vectors, depth: int, filters: Filters) -> Iterator[tuple[Session, Retrieval]]:
         """The `depth` nearest items of each query among those that the filters select.
 
         Args:
-            session: A read session; the answer is true for its snapshot or a later moment.
             queries: Shape (q, dim), float32, unit rows.
             depth: At least 1.
             filters: Applied before the nearest are taken, so an answer is short only where the selection is.
 
+        Yields:
+            A session at the moment of which the answer is true, and the answer.
+
         Raises:
             FingerprintError: None of the held items has a vector of this encoder.
-            DatabaseError: A stored vector is damaged.
+            DatabaseError: The database cannot be read, or a stored vector is damaged.
+            IndexFileError: The folder of the index cannot be read.
         """
         encoder, dim = self._encoder.fingerprint, queries.shape[1]
-        if filters.status is Status.HELD:
-            index, without_vector = self._current_index(session, dim)
-            among = None if filters == HELD else items.select_ids(session, filters)
-            similarities, ids = index.search(queries, min(depth, max(1, len(index))), among)
-        else:
-            without_vector = vectors.count_without(session, encoder, filters)
-            similarities, ids = nearest(queries, vectors.selected(session, encoder, dim, filters), depth)
-        candidates = [
-            [Candidate(int(i), float(s)) for i, s in zip(row_ids, row, strict=True) if i != NO_ID]
-            for row_ids, row in zip(ids, similarities, strict=True)
-        ]
-        return Retrieval(candidates, without_vector)
+        if filters.status is not Status.HELD:
+            with self._database.read() as session:
+                found = nearest(queries, StoredVectors(session, encoder, dim, filters).parts(), depth)
+                yield session, Retrieval(_candidates(*found), vectors.count_without(session, encoder, filters))
+            return
+        with ExitStack() as stack:
+            with self._lock:
+                source, current = self._catch_up(stack, dim)
+                warnings = [*self._generations.take_notes(), *_advice(current.index)]
+            among = None if filters == HELD else items.select_ids(source.session, filters)
+            found = current.index.search(queries, min(depth, max(1, len(current.index))), source, among)
+            yield source.session, Retrieval(_candidates(*found), len(current.without_vector), warnings)
 
-    def _current_index(self, session: Session, dim: int) -> tuple[LiveIndex, int]:
-        """The index with every change that the session sees, and how many held items are not in it."""
-        with self._lock:
-            number, lineage = changes.last_number(session), changes.lineage(session)
-            index = self._index if lineage == self._lineage else None
-            if index is not None and index.last_change >= number:
-                return index, self._held_without_vector
-            if index is None:
-                index = self._build(session, dim, number)
+    def _catch_up(self, stack: ExitStack, dim: int) -> tuple[StoredVectors, CurrentIndex]:
+        """What the stack's session sees: the stored vectors, and the index at the very same moment.
+
+        The session is opened after the look at the generations, and both under the lock, so that neither a generation
+        nor the index of another thread is ahead of it.
+        """
+        while True:
+            generation = self._generations.newest(self._encoder.fingerprint)
+            session = stack.enter_context(self._database.read())
+            source = StoredVectors(session, self._encoder.fingerprint, dim)
+            current = self._current
+            if current is not None and current.generation == (generation.name if generation else None):
+                current = catch_up(current, source)
             else:
-                changed = changes.items_since(session, index.last_change)
-                index.apply(number, changed, *vectors.of_items(session, self._encoder.fingerprint, dim, changed, HELD))
-            held = items.count_by_status(session)[Status.HELD]
-            if held and not len(index):
-                raise FingerprintError(
-                    f"none of the {held} held items has a vector of encoder {self._encoder.name!r} "
-                    f"({self._encoder.fingerprint[:12]}); run `lostfound reindex`"
-                )
-            self._index, self._lineage, self._held_without_vector = index, lineage, held - len(index)
-            return index, self._held_without_vector
+                current = None
+            current = current or open_index(source, generation)
+            if current is not None:
+                break
+            stack.pop_all().close()
+            if generation is not None:
+                self._generations.set_aside(generation.name, FOREIGN)
+        if current.without_vector and not len(current.index):
+            raise FingerprintError(
+                f"none of the {len(current.without_vector)} held items has a vector of encoder "
+                f"{self._encoder.name!r} ({self._encoder.fingerprint[:12]}); run `lostfound reindex`"
+            )
+        self._current = current
+        return source, current
 
-    def _build(self, session: Session, dim: int, number: int) -> LiveIndex:
-        index = LiveIndex(dim=dim, last_change=number)
-        for ids, rows in vectors.selected(session, self._encoder.fingerprint, dim, HELD):
-            index.add(ids, rows)
-        return index
+
+def _candidates(similarities: Vectors, ids: Ids) -> list[list[Candidate]]:
+    return [
+        [Candidate(int(i), float(s)) for i, s in zip(row_ids, row, strict=True) if i != NO_ID]
+        for row_ids, row in zip(ids, similarities, strict=True)
+    ]
+
+
+def _advice(index: LiveIndex) -> list[str]:
+    if not index.reindex_pays:
+        return []
+    return [f"{index.changes} items are not in the index on the disk yet; a `lostfound reindex` makes searches faster"]

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from search.application import Application
 from search.encoder import BiEncoder
-from search.errors import ModelError
+from search.errors import DamagedIndexError, ModelError
+from search.index.generations import Generations
 from search.reranker import Reranker
 from search.threshold import is_passed_over, load_threshold
 from storage import changes, items, vectors
 from storage.database import REVISION
-from storage.items import Filters
+from storage.items import HELD
 from storage.models import Status
 
 
@@ -36,9 +39,9 @@ def collect_status(application: Application) -> dict[str, dict[str, Any]]:
                 "missing": report["items"]["total"] - of_this,
             }
             report["index"] = {
-                "kind": "exact, built in memory from the vectors of the held items",
-                "items": by_status[Status.HELD] - vectors.count_without(session, encoder, Filters(Status.HELD)),
-                "last change": changes.last_number(session),
+                "items": by_status[Status.HELD] - vectors.count_without(session, encoder, HELD),
+                "last change": changes.newest(session).number,
+                **_on_disk(session, Generations(database.index_folder), encoder),
             }
         except ModelError:
             pass  # told by the section of the encoder
@@ -47,6 +50,21 @@ def collect_status(application: Application) -> dict[str, dict[str, Any]]:
         "reranker": _told(lambda: _model(application.reranker)),
         "threshold": _told(lambda: _threshold(application)),
     }
+
+
+def _on_disk(session: Session, generations: Generations, encoder: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"on disk": "none, searches read the stored vectors; `lostfound reindex` makes one"}
+    for name in generations.names():
+        try:
+            manifest = generations.manifest(name)
+        except (DamagedIndexError, OSError) as error:
+            told[name] = f"not used: {error}"
+            continue
+        if manifest.encoder == encoder and changes.reaches(session, manifest.position):
+            told |= {"on disk": name, "kind": manifest.kind, "built": manifest.built_at, "recall": manifest.recall}
+            told |= {"items changed since": changes.count_since(session, manifest.position)}
+            break
+    return told | ({"set aside": ", ".join(aside)} if (aside := generations.set_aside_names()) else {})
 
 
 def _told(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:

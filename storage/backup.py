@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from search.errors import DatabaseError, SchemaError
+from search.whole_file import sync
 from storage.database import BUSY_TIMEOUT_MS, Database, translated_errors
 from storage.models import Base
 
@@ -48,8 +49,8 @@ def back_up(database: Database, target: Path) -> None:
 def restore(database: Database, source: Path) -> Path | None:
     """Put a backup in the place of what the database holds, in one transaction that running searches see at once.
 
-    No id and no change number that was given since the backup is given again, and the lineage changes, so that no
-    process takes its index of the old content for one of the new.
+    No id and no change number that was given since the backup is given again, so that no process takes its index of
+    the old content for one of the new.
 
     Args:
         database: The database. It need not exist; a damaged one is to be moved aside by hand first.
@@ -137,9 +138,8 @@ def _create(file: Path, backup: Database) -> None:
     with _copied(backup, file) as partial:
         with closing(sqlite3.connect(partial)) as copy:
             copy.execute("PRAGMA application_id = 0")
-            copy.execute(f"PRAGMA user_version = {_new_lineage()}")
             copy.execute("PRAGMA journal_mode = WAL")
-        _sync(partial)
+        sync(partial)
         os.link(partial, file)  # unlike a rename it fails where somebody was faster
 
 
@@ -164,7 +164,6 @@ def _exchange_content(connection: sqlite3.Connection) -> None:
         "UPDATE main.sqlite_sequence SET seq = max(seq, coalesce("
         "(SELECT later.seq FROM backup.sqlite_sequence AS later WHERE later.name = sqlite_sequence.name), 0))"
     )
-    connection.execute(f"PRAGMA main.user_version = {_new_lineage()}")
 
 
 def _require_whole(copy: Path, original: Path) -> None:
@@ -180,10 +179,6 @@ def _require_whole(copy: Path, original: Path) -> None:
 
 def _faults(connection: sqlite3.Connection) -> list[str]:
     return [line for (line,) in connection.execute("PRAGMA main.integrity_check") if line != "ok"]
-
-
-def _new_lineage() -> int:
-    return secrets.randbelow(2**31 - 1) + 1
 
 
 def _require_replaceable(target: Path) -> None:
@@ -218,9 +213,9 @@ def _copied(database: Database, target: Path) -> Iterator[Path]:
             _connection(session).backup(copy, progress=_within(BUSY_TIMEOUT_MS / 1000))
             copy.execute("PRAGMA journal_mode = DELETE")  # all in the one file
         shutil.copymode(database.file, partial)
-        _sync(partial)
+        sync(partial)
         yield partial
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         for end in ("", *COMPANIONS):
             Path(f"{partial}{end}").unlink(missing_ok=True)
@@ -251,12 +246,3 @@ def _told_as(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DatabaseError(f"{what}: {error.strerror}; free some space or correct the permissions") from error
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from search.types import START, Position
 from storage.models import Change
 
 
@@ -15,16 +16,40 @@ def append(session: Session, item_ids: Iterable[int]) -> None:
         session.execute(insert(Change), entries)
 
 
-def last_number(session: Session) -> int:
-    """The number of the newest change, 0 before the first."""
-    return session.scalar(select(func.max(Change.number))) or 0
+def newest(session: Session) -> Position:
+    """The position behind the last change."""
+    row = session.execute(select(Change.number, Change.changed_at).order_by(Change.number.desc()).limit(1)).first()
+    return Position(row.number, row.changed_at) if row else START
 
 
-def lineage(session: Session) -> int:
-    """Another number after every restore of a backup; change numbers of two lineages are not to be compared."""
-    return int(session.connection().exec_driver_sql("PRAGMA user_version").scalar_one())
+def reaches(session: Session, position: Position) -> bool:
+    """Whether the log has all changes since a position.
+
+    False where the log was shortened past it, and where it was taken in another history: before a restore, or in
+    another database.
+    """
+    if position == START:
+        first = session.scalar(select(func.min(Change.number)))
+        return first is None or first == 1
+    return session.scalar(select(Change.changed_at).where(Change.number == position.number)) == position.changed_at
 
 
-def items_since(session: Session, number: int) -> list[int]:
-    """The ids of the items with a change later than `number`, each once."""
-    return list(session.scalars(select(Change.item_id).where(Change.number > number).distinct()))
+def items_since(session: Session, position: Position) -> list[int]:
+    """The ids of the items with a change later than `position`, each once."""
+    return list(session.scalars(select(Change.item_id).where(Change.number > position.number).distinct()))
+
+
+def shorten(session: Session, needed: Position) -> int:
+    """Delete the changes that nobody at `needed` or later asks for; how many.
+
+    The entry of `needed` itself stays, for `reaches` to know it by.
+    """
+    outdated = Change.number < needed.number
+    count = session.scalar(select(func.count()).select_from(Change).where(outdated)) or 0
+    session.execute(delete(Change).where(outdated).execution_options(synchronize_session=False))
+    return count
+
+
+def count_since(session: Session, position: Position) -> int:
+    """How many items have a change later than `position`."""
+    return session.scalar(select(func.count(Change.item_id.distinct())).where(Change.number > position.number)) or 0

@@ -53,6 +53,12 @@ class Database:
         """The database in this file; it need not exist yet."""
         return cls(URL.create("sqlite", database=str(file)))
 
+    @property
+    def index_folder(self) -> Path:
+        """Where the indexes of its vectors are."""
+        file = self.file.resolve()
+        return file.with_name(f"{file.name}.index")
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session over one snapshot.

@@ -43,6 +43,10 @@ class Filters:
         return conditions
 
 
+HELD = Filters(status=Status.HELD)
+"""What the index holds: an item that has left the office is not found by accident."""
+
+
 def by_reference(session: Session, reference: str) -> Item:
     """The item with this reference.
 

@@ -1,16 +1,16 @@
 """The stored vectors: written with their item, read in bulk for the index."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sqlalchemy import Row, Select, bindparam, delete, exists, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from search.errors import DatabaseError
+from search.errors import DatabaseError, FingerprintError
 from search.types import Ids, Vectors
 from storage.chunks import chunks
-from storage.items import Filters
+from storage.items import HELD, Filters
 from storage.models import Item, ItemVector
 
 LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
@@ -54,11 +54,11 @@ def delete_of(session: Session, encoder: str, item_ids: Collection[int]) -> None
         session.execute(delete(ItemVector).where(ItemVector.encoder == encoder, ItemVector.item_id.in_(chunk)))
 
 
-def drop_other_encoders(session: Session, encoder: str) -> int:
-    """Delete the vectors by other encoders of the items that have one by this encoder; how many there were."""
+def drop_other_encoders(session: Session, encoder: str, kept: Collection[str] = ()) -> int:
+    """Delete the vectors by encoders not in `kept` of the items that have one by this encoder; how many there were."""
     own = aliased(ItemVector)
     replaced = (
-        ItemVector.encoder != encoder,
+        ItemVector.encoder.not_in({encoder, *kept}),
         exists().where(own.item_id == ItemVector.item_id, own.encoder == encoder),
     )
     dropped = session.scalar(select(func.count()).select_from(ItemVector).where(*replaced)) or 0
@@ -79,38 +79,61 @@ def text_hashes(session: Session, encoder: str, item_ids: Collection[int]) -> di
     }
 
 
-def selected(session: Session, encoder: str, dim: int, filters: Filters) -> Iterator[tuple[Ids, Vectors]]:
-    """The vectors by this encoder of the items that the filters select, in chunks.
-
-    Yields:
-        ids, shape (n,), int64, ascending, and vectors, shape (n, dim), float32, unit rows.
+@dataclass(frozen=True)
+class StoredVectors:
+    """The vectors by one encoder of the items that the filters select, as one session sees them.
 
     Raises:
-        DatabaseError: A stored vector is damaged.
+        DatabaseError: From every method: a stored vector is damaged.
     """
-    query = _query(encoder, filters).order_by(ItemVector.item_id).execution_options(yield_per=ROWS_PER_CHUNK)
-    for rows in session.execute(query).partitions():
-        yield _decode(rows, dim)
 
+    session: Session
+    encoder: str
+    """Fingerprint."""
+    dim: int
+    filters: Filters = HELD
 
-def of_items(
-    session: Session, encoder: str, dim: int, item_ids: Collection[int], filters: Filters
-) -> tuple[Ids, Vectors]:
-    """The vectors by this encoder of those of the items that the filters select, as `selected` yields them."""
-    rows = [
-        row
-        for chunk in chunks(item_ids)
-        for row in session.execute(_query(encoder, filters).where(ItemVector.item_id.in_(chunk)))
-    ]
-    return _decode(rows, dim)
+    def ids(self) -> Ids:
+        """Their item ids, ascending; shape (n,), int64."""
+        query = _query(self.encoder, self.filters).with_only_columns(ItemVector.item_id).order_by(ItemVector.item_id)
+        return np.fromiter(self.session.scalars(query), dtype=np.int64)
+
+    def parts(self) -> Iterator[tuple[Ids, Vectors]]:
+        """All of them, in parts that fit the memory: ids, shape (n,), ascending, and rows, shape (n, dim)."""
+        query = _query(self.encoder, self.filters).order_by(ItemVector.item_id)
+        for rows in self.session.execute(query.execution_options(yield_per=ROWS_PER_CHUNK)).partitions():
+            yield _decode(rows, self.dim)
+
+    def among(self, item_ids: Collection[int]) -> tuple[Ids, Vectors]:
+        """Those of these items: ids, shape (n,), and rows, shape (n, dim)."""
+        query = _query(self.encoder, self.filters)
+        chosen = (self.session.execute(query.where(ItemVector.item_id.in_(chunk))) for chunk in chunks(item_ids))
+        return _decode([row for result in chosen for row in result], self.dim)
+
+    def rows(self, item_ids: Ids) -> Vectors:
+        """One row for each id, in their order, whatever the filters say; shape (n, dim).
+
+        Raises:
+            FingerprintError: One of them has no vector.
+        """
+        ids, rows = replace(self, filters=Filters(status=None)).among(item_ids.tolist())
+        order = np.argsort(ids)
+        places = np.searchsorted(ids, item_ids, sorter=order)
+        if len(ids) < len(item_ids):
+            (missing, *_) = set(item_ids.tolist()) - set(ids.tolist())
+            raise FingerprintError(
+                f"the vector of item number {missing} by encoder {self.encoder[:12]} is gone; run `lostfound reindex`"
+            )
+        return rows[order[places]]
 
 
 def damaged(session: Session, encoder: str, dim: int, item_ids: Collection[int]) -> list[int]:
     """Those of the items whose vector by this encoder is not `dim` float32 values of unit length."""
+    query = select(ItemVector.item_id, ItemVector.vector).where(ItemVector.encoder == encoder)
     return [
         row.item_id
         for chunk in chunks(item_ids)
-        for row in session.execute(_query(encoder, Filters(status=None)).where(ItemVector.item_id.in_(chunk)))
+        for row in session.execute(query.where(ItemVector.item_id.in_(chunk)))
         if not _is_sound(row.vector, dim)
     ]
 
@@ -122,6 +145,15 @@ def count_without(session: Session, encoder: str, filters: Filters) -> int:
     return session.scalar(query) or 0
 
 
+def ids_without(session: Session, encoder: str, filters: Filters, among: Collection[int] | None = None) -> list[int]:
+    """Those of the items that the filters select that have no vector by this encoder, ascending."""
+    has_one = exists().where(ItemVector.item_id == Item.id, ItemVector.encoder == encoder)
+    query = select(Item.id).where(*filters.conditions(), ~has_one).order_by(Item.id)
+    if among is None:
+        return list(session.scalars(query))
+    return [item_id for chunk in chunks(among) for item_id in session.scalars(query.where(Item.id.in_(chunk)))]
+
+
 def count_by_encoder(session: Session) -> dict[str, int]:
     """How many vectors each encoder has made, by fingerprint."""
     counted = session.execute(select(ItemVector.encoder, func.count().label("vectors")).group_by(ItemVector.encoder))
@@ -129,11 +161,9 @@ def count_by_encoder(session: Session) -> dict[str, int]:
 
 
 def _query(encoder: str, filters: Filters) -> Select[int, bytes]:
-    return (
-        select(ItemVector.item_id, ItemVector.vector)
-        .join(Item, Item.id == ItemVector.item_id)
-        .where(ItemVector.encoder == encoder, *filters.conditions())
-    )
+    query = select(ItemVector.item_id, ItemVector.vector).where(ItemVector.encoder == encoder)
+    conditions = filters.conditions()
+    return query.join(Item, Item.id == ItemVector.item_id).where(*conditions) if conditions else query
 
 
 def _decode(rows: Sequence[Row[int, bytes]], dim: int) -> tuple[Ids, Vectors]:

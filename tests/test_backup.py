@@ -71,7 +71,7 @@ def test_running_searches_see_a_restored_backup_at_once(
     ingest.update("U-2", ItemUpdate(description="a sun shade"))
     assert found(pipeline) == (before - {"U-1"}) | {"U-6"}
     with database.read() as session:
-        newest = changes.last_number(session)
+        newest = changes.newest(session).number
 
     kept = restore(database, tmp_path / "backup.db")
     assert found(pipeline) == before
@@ -81,7 +81,7 @@ def test_running_searches_see_a_restored_backup_at_once(
     again = ingest.add(NewItem(reference="U-7", description="a new umbrella"))
     assert again.id > later.id
     with database.read() as session:
-        assert changes.last_number(session) > newest
+        assert changes.newest(session).number > newest
     assert found(pipeline) == before | {"U-7"}
 
 

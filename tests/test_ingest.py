@@ -28,7 +28,7 @@ def vector_rows(database: Database) -> list[ItemVector]:
 
 def last_change(database: Database) -> int:
     with database.read() as session:
-        return changes.last_number(session)
+        return changes.newest(session).number
 
 
 def contents(database: Database) -> list[tuple[object, ...]]:
@@ -170,10 +170,10 @@ def test_reindex_gives_every_item_a_vector_of_the_new_encoder_and_drops_the_old_
     database: Database, ingest: Ingest, umbrellas: list[str], other_encoder: BiEncoder
 ) -> None:
     first = reindex(database, other_encoder)
-    assert (first.items, first.encoded, first.dropped) == (5, 5, 5)
+    assert (first.encoded.items, first.encoded.encoded, first.removed.vectors) == (5, 5, 5)
     assert {row.encoder for row in vector_rows(database)} == {other_encoder.fingerprint}
     again = reindex(database, other_encoder)
-    assert (again.encoded, again.dropped) == (0, 0)
+    assert (again.encoded.encoded, again.removed.vectors) == (0, 0)
 
 
 def test_the_only_vector_of_an_item_is_never_dropped(
@@ -184,7 +184,7 @@ def test_the_only_vector_of_an_item_is_never_dropped(
     with database.write() as session:
         assert vectors.drop_other_encoders(session, other_encoder.fingerprint) == 0
     assert {row.item_id: row.encoder for row in vector_rows(database)}[late.id] != other_encoder.fingerprint
-    assert reindex(database, other_encoder).dropped == 1
+    assert reindex(database, other_encoder).removed.vectors == 1
 
 
 @pytest.mark.parametrize("blob", [b"", b"\0" * 4, b"\0" * 128, b"\xff" * 128], ids=["empty", "short", "zero", "NaN"])
@@ -196,7 +196,7 @@ def test_a_damaged_vector_is_named_and_reindex_mends_it(
         session.execute(text("UPDATE item_vectors SET vector = :blob WHERE item_id = 3"), {"blob": blob})
     with pytest.raises(DatabaseError, match="vector of item 3 is damaged; run `lostfound reindex`"):
         pipeline.search("umbrella")
-    assert reindex(database, ingest._encoder).encoded == 1
+    assert reindex(database, ingest._encoder).encoded.encoded == 1
     assert contents(database) == before
     assert len(pipeline.search("umbrella").matches) == 5
 

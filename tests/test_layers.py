@@ -8,15 +8,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    {"search.errors", "search.types"},
+    {"search.errors", "search.types", "search.whole_file"},
     {"search.settings"},
     {"storage"},
-    {"search.text", "search.loading", "search.line_reader", "search.validation", "search.whole_file"},
+    {"search.text", "search.loading", "search.line_reader", "search.validation"},
     {"search.model_folder", "search.item_input", "search.record_file"},
     {"search.encoder", "search.reranker", "search.index", "search.row_file"},
-    {"search.threshold", "search.retriever", "search.rejects"},
+    {"search.threshold", "search.current_index", "search.rejects"},
+    {"search.retriever"},
     {"search.pipeline", "search.ingest"},
-    {"search.reindex", "search.training"},
+    {"search.training"},
+    {"search.reindex"},
     {"search.application"},
     {"search.status", "search.doctor", "search.console", "search.defects"},
     {"search.cli"},

@@ -13,20 +13,48 @@ if TYPE_CHECKING:
     from search.application import Application
 
 
+SHOWN = {"kind", "count", "lists", "probes", "recall", "largest_error", "faiss_bytes"}
+"""Of an index, in the tables of `reindex`."""
+
+REFUSED, RUNNING = 3, 4
+"""Exit codes of `reindex`."""
+
+
 @app.command()
-def reindex(json: Json = False) -> None:
-    """Encode what has no vector of the present encoder, e.g. after LOSTFOUND_ENCODER was changed."""
+def reindex(
+    keep: Annotated[int, typer.Option(min=1, max=100, help="Indexes that are kept on the disk.")] = 2,
+    json: Json = False,
+) -> None:
+    """The nightly job: encode what lacks a vector of the present encoder, build an index, check and publish it.
+
+    Searches go on all the while. Exit code 3: the new index was not good enough, the earlier one serves on. 4: another
+    reindex is running.
+    """
     from search.application import Application
-    from search.console import print_fields, print_json, progress
+    from search.console import fail, print_fields, print_json, progress
+    from search.errors import ReindexRunningError
     from search.reindex import reindex as run
 
     application = Application()
-    with progress("Encoding", _count_items(application)) as advance:
-        summary = run(application.database, application.encoder, advance)
+    try:
+        report = run(application.database, application.encoder, progress, keep)
+    except ReindexRunningError as error:
+        fail(str(error))
+        raise typer.Exit(RUNNING) from None
+    told = asdict(report)
     if json:
-        print_json(asdict(summary))
+        told["indexed"]["manifest"] = report.indexed.manifest and report.indexed.manifest.model_dump(mode="json")
+        print_json(told)
     else:
-        print_fields("Reindex", asdict(summary))
+        manifest = report.indexed.manifest
+        del told["indexed"]["manifest"]
+        shown = manifest.model_dump(include=SHOWN) if manifest else {}
+        print_fields("Reindex", told["encoded"] | told["indexed"] | shown)
+        print_fields("Removed", told["removed"])
+        print_fields("Seconds", told["seconds"])
+    if report.indexed.refused:
+        fail(f"the new index was not published: {report.indexed.refused}; run `lostfound doctor`")
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -60,8 +88,7 @@ def doctor(
     with progress("Examining", total) as advance:
         findings = examine(application, advance)
     if findings and repair:
-        with progress("Mending", total) as advance:
-            mend(application, findings, advance)
+        mend(application, findings, progress)
         with progress("Examining", total) as advance:
             findings = examine(application, advance)
     if json:

@@ -1,77 +1,132 @@
-"""The index that queries see: exact, in memory, kept current from the change log."""
+"""The index that queries see: a base that does not change, and the changes since."""
 
-import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-import faiss
 import numpy as np
 
-from search.types import Ids, Vectors
+from search.index.base import BaseIndex, Mask, VectorSource
+from search.index.exact import merge, nearest
+from search.types import Ids, Position, Vectors
 
-NO_ID = -1
-"""Fills the rows of an answer that has fewer than k neighbours."""
+SLOW_FROM = 25_000 * 384
+"""Values, the changed vectors times their dimension; comparing them takes some milliseconds."""
+
+SLOW_SHARE = 0.1
 
 
+@dataclass(frozen=True)
 class LiveIndex:
-    """The vectors of the items that can be found, by item id.
+    """The vectors of the items that can be found, at one moment. Never modified: a change makes another one.
 
-    `last_change` is the number of the newest change that is in it. Safe to share between threads.
+    So threads search in one while another thread makes the next.
 
     Example:
-        >>> index = LiveIndex(dim=2, last_change=0)
-        >>> index.apply(1, replaced=[7], ids=np.array([7]), vectors=np.array([[1, 0]], dtype=np.float32))
-        >>> index.search(np.array([[0.6, 0.8]], dtype=np.float32), k=2)
-        (array([[ 0.6, -inf]], dtype=float32), array([[ 7, -1]]))
+        >>> from datetime import UTC, datetime
+        >>> from search.types import START
+        >>> index = LiveIndex.on(None, 2, START)
+        >>> later = Position(1, datetime(2026, 11, 29, tzinfo=UTC))
+        >>> index = index.apply(later, [7], np.array([7]), np.array([[1, 0]], dtype=np.float32))
+        >>> len(index), index.position.number
+        (1, 1)
     """
 
-    def __init__(self, dim: int, last_change: int) -> None:
-        self.last_change = last_change
-        self._lock = threading.RLock()
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+    position: Position
+    """The changes up to this one are in it."""
+    ids: Ids
+    """Of the items that are not, or no longer so, in the base; shape (n,)."""
+    vectors: Vectors
+    """Their vectors, shape (n, dim)."""
+    base: BaseIndex | None = None
+    counted: Mask | None = field(default=None, repr=False)
+    """Which ids of the base still count; None: all."""
+    replaced: int = 0
+    """How many of them do not."""
+
+    @classmethod
+    def on(cls, base: BaseIndex | None, dim: int, position: Position) -> "LiveIndex":
+        """What the base holds, which is nothing where there is none."""
+        return cls(position, np.empty(0, np.int64), np.empty((0, dim), np.float32), base)
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self.ids) - self.replaced + (len(self.base) if self.base else 0)
 
-    def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Add vectors, shape (n, dim), float32, unit rows, under ids that are not in the index."""
-        with self._lock:
-            self._index.add_with_ids(np.ascontiguousarray(vectors), ids)
+    @property
+    def changes(self) -> int:
+        """Vectors that are not in the base, and those in it that no longer count."""
+        return len(self.ids) + self.replaced
 
-    def apply(self, last_change: int, replaced: Sequence[int], ids: Ids, vectors: Vectors) -> None:
-        """Catch up with the change log.
+    @property
+    def reindex_pays(self) -> bool:
+        """Whether so much has changed since the base was built that searches are slowed down."""
+        return self.changes * self.vectors.shape[1] > SLOW_FROM and self.changes > SLOW_SHARE * len(self)
+
+    def apply(self, position: Position, changed: Sequence[int], ids: Ids, vectors: Vectors) -> "LiveIndex":
+        """The index after further changes.
 
         Args:
-            last_change: The number up to which the index is current afterwards.
-            replaced: Every item with a change; its vector is taken out.
-            ids: Those of them that can still be found, shape (n,).
+            position: That of the last of them.
+            changed: Every item with a change.
+            ids: Those of them that can be found, shape (n,).
             vectors: Their present vectors, shape (n, dim).
         """
-        with self._lock:
-            if last_change <= self.last_change:
-                return  # another thread was faster
-            if len(replaced):
-                self._index.remove_ids(faiss.IDSelectorBatch(np.asarray(replaced, dtype=np.int64)))
-            if len(ids):
-                self.add(ids, vectors)
-            self.last_change = last_change
+        gone = np.asarray(changed, dtype=np.int64)
+        kept = np.isin(self.ids, gone, invert=True)
+        counted, replaced = self._without(gone)
+        return replace(
+            self,
+            position=position,
+            ids=np.concatenate([self.ids[kept], ids]),
+            vectors=np.concatenate([self.vectors[kept], vectors]),
+            counted=counted,
+            replaced=replaced,
+        )
 
-    def search(self, queries: Vectors, k: int, among: Ids | None = None) -> tuple[Vectors, Ids]:
-        """The k nearest neighbours of each query, the nearest first.
+    def search(self, queries: Vectors, k: int, source: VectorSource, among: Ids | None = None) -> tuple[Vectors, Ids]:
+        """The k nearest neighbours of each query, as `search.index.exact.nearest` returns them.
 
         Args:
             queries: Shape (q, dim), float32, unit rows.
             k: At least 1; may exceed the number of items.
-            among: Only these ids are looked at, so k of them come back where there are k; None: all.
-
-        Returns:
-            similarities, shape (q, k), float32, inner products in [-1, 1], and ids, shape (q, k), int64.
-            Where there are fewer than k neighbours the rest is -inf and -1.
+            source: Of the exact vectors, for a base that is approximate.
+            among: Only these ids are looked at, and the answer is exact; None: all.
         """
-        with self._lock:
-            parameters = faiss.SearchParameters()
-            if among is not None:
-                selector = faiss.IDSelectorBatch(among)  # named, for FAISS keeps no reference of its own
-                parameters.sel = selector
-            similarities, ids = self._index.search(np.ascontiguousarray(queries), k, params=parameters)
-        similarities[ids == NO_ID] = -np.inf
-        return similarities, ids
+        of_base = self._search_base(queries, k, source, among)
+        newer = slice(None) if among is None else np.isin(self.ids, among)
+        return merge(of_base, nearest(queries, [(self.ids[newer], self.vectors[newer])], k), k)
+
+    def decoded(self, ids: Ids) -> Vectors:
+        """What the index holds of these items' vectors, shape (n, dim); NaN where it holds none."""
+        rows = np.full((len(ids), self.vectors.shape[1]), np.nan, dtype=np.float32)
+        if self.base is not None and len(self.base):
+            in_base = np.isin(ids, self.base.ids if self.counted is None else np.flatnonzero(self.counted))
+            if in_base.any():
+                rows[in_base] = self.base.decoded(ids[in_base])
+        places = {item_id: place for place, item_id in enumerate(self.ids.tolist())}
+        newer = [(number, places[item_id]) for number, item_id in enumerate(ids.tolist()) if item_id in places]
+        if newer:
+            into, taken = zip(*newer, strict=True)
+            rows[list(into)] = self.vectors[list(taken)]
+        return rows
+
+    def _search_base(self, queries: Vectors, k: int, source: VectorSource, among: Ids | None) -> tuple[Vectors, Ids]:
+        if self.base is None or not len(self.base):
+            return nearest(queries, [], k)
+        if among is None:
+            return self.base.search(queries, k, source, self.counted)
+        chosen = np.zeros(self.base.ids[-1] + 1, dtype=np.bool_)
+        chosen[among[among < len(chosen)]] = True
+        if self.counted is not None:
+            chosen &= self.counted
+        return self.base.search(queries, k, source, chosen, is_exact=True)
+
+    def _without(self, gone: Ids) -> tuple[Mask | None, int]:
+        if self.base is None or not len(self.base):
+            return None, 0
+        counted = self.counted
+        if counted is None:
+            counted = np.zeros(self.base.ids[-1] + 1, dtype=np.bool_)
+            counted[self.base.ids] = True
+        counted = counted.copy()
+        counted[gone[gone < len(counted)]] = False
+        return counted, len(self.base) - int(np.count_nonzero(counted))

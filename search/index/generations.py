@@ -1,0 +1,179 @@
+"""The indexes of one database on disk: published by one rename, kept beside one another, set aside when damaged.
+
+lostfound.db.index/
+g000041-9f86d081884c7d65/    a generation; the newest is the one with the highest number
+g000040-2c26b46b68ffc68f/
+.building-k3x9/              being written, or left by a killed process
+set-aside/                   damaged and foreign ones, each with a reason.txt
+.lock                        held while a generation is built
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import faiss
+from filelock import FileLock, Timeout
+
+from search.errors import DamagedIndexError, IndexFileError, ReindexRunningError
+from search.index.generation import NAME, Draft, Generation, Manifest, number_of, open_generation, read_manifest
+from search.whole_file import sync, write_whole
+
+REASON, SET_ASIDE, BUILDING, REMOVING, LOCK = "reason.txt", "set-aside", ".building-", ".removing-", ".lock"
+
+
+class Generations:
+    """All generations in one folder, that of one database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._opened: Generation | None = None
+        self._refused: set[str] = set()
+        self._notes: list[str] = []
+
+    def names(self) -> list[str]:
+        """The published ones, the newest first; none where there is no folder."""
+        try:
+            names = [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise IndexFileError(f"{self.folder} cannot be read: {error.strerror}; correct its permissions") from error
+        return sorted(names, key=number_of, reverse=True)
+
+    def newest(self, encoder: str) -> Generation | None:
+        """The newest sound generation of this encoder; what is damaged on the way to it is set aside.
+
+        Raises:
+            IndexFileError: The folder cannot be read.
+        """
+        for name in self.names():
+            if name in self._refused:
+                continue
+            if self._opened is not None and (name, encoder) == (self._opened.name, self._opened.manifest.encoder):
+                return self._opened
+            try:
+                if self.manifest(name).encoder == encoder:
+                    self._opened = self.open(name)
+                    return self._opened
+            except FileNotFoundError:
+                return self.newest(encoder)  # pruned meanwhile, so there is a newer one
+            except DamagedIndexError as error:
+                self.set_aside(name, str(error))
+            except OSError as error:  # no permission, say: no reason to move it
+                self._refuse(name, f"it cannot be read: {error.strerror}")
+        return None
+
+    def manifest(self, name: str) -> Manifest:
+        """What a generation holds. Raises as `read_manifest`."""
+        return read_manifest(self.folder / name)
+
+    def open(self, name: str) -> Generation:
+        """Open a generation. Raises as `open_generation`."""
+        return open_generation(self.folder / name)
+
+    def set_aside(self, name: str, reason: str) -> None:
+        """Move a generation to where no search looks, and keep the reason with it."""
+        place = self.folder / SET_ASIDE / name
+        with suppress(OSError):  # another process was faster, or this one may only read
+            place.parent.mkdir(exist_ok=True)
+            (self.folder / name).rename(place)
+            write_whole(place / REASON, f"{datetime.now(UTC).isoformat()}\n{reason}\n")
+        self._refuse(name, reason)
+
+    def set_aside_names(self) -> list[str]:
+        """Those that were set aside and are kept."""
+        with suppress(OSError):
+            return sorted(place.name for place in (self.folder / SET_ASIDE).iterdir())
+        return []
+
+    def take_notes(self) -> list[str]:
+        """What this process has passed over since the last call, and why."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one process that builds and prunes; a killed one leaves none behind.
+
+        Raises:
+            ReindexRunningError: Another one holds it.
+            IndexFileError: The folder cannot be written.
+        """
+        with _told(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            lock = FileLock(self.folder / LOCK, timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ReindexRunningError(f"another reindex of {self.folder} is running; wait for its end") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def draft(self, index: faiss.Index) -> Iterator[Draft]:
+        """Write an index beside the others; unless it is published within the block, it is gone after it.
+
+        Raises:
+            IndexFileError: It cannot be written.
+        """
+        with _told(self.folder):
+            folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self.folder))
+        try:
+            with _told(self.folder):
+                folder.chmod(self.folder.stat().st_mode & 0o777)  # mkdtemp makes it for this user alone
+                draft = Draft.write(folder, index)
+            yield draft
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, draft: Draft, manifest: Manifest) -> str:
+        """Put a draft in the place of the newest, by one rename; its name.
+
+        Raises:
+            IndexFileError: It cannot be written; the earlier ones are as they were.
+        """
+        number = 1 + max(map(number_of, [*self.names(), *self.set_aside_names()]), default=0)
+        with _told(self.folder):
+            name = draft.complete(manifest, number)
+            draft.folder.rename(self.folder / name)
+            sync(self.folder)
+        return name
+
+    def prune(self, keep: int) -> list[Manifest]:
+        """Delete all but the newest `keep`, and what killed processes left; what the kept ones hold, newest first."""
+        for name in self.names()[keep:]:
+            with suppress(OSError):
+                (self.folder / name).rename(self.folder / f"{REMOVING}{name}")  # half of one is never in its place
+        for prefix in (BUILDING, REMOVING):
+            for left in self.folder.glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        return [manifest for name in self.names() if (manifest := self._sound_manifest(name))]
+
+    def _sound_manifest(self, name: str) -> Manifest | None:
+        try:
+            return self.manifest(name)
+        except DamagedIndexError as error:
+            self.set_aside(name, str(error))
+        return None
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._refused.add(name)
+        self._notes.append(f"index {name} is not used, {reason}; run `lostfound reindex`")
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn the errors of the file system inside the block into one of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise IndexFileError(
+            f"{folder} cannot be written: {error.strerror}; what was published before serves on, "
+            "free some space or correct the permissions, then run `lostfound reindex`"
+        ) from error
