@@ -145,7 +145,6 @@ def _encode(database: Database, encoder: BiEncoder, steps: _Steps) -> Encoded:
 
 
 def _index(database: Database, encoder: BiEncoder, generations: Generations, steps: _Steps) -> Indexed:
-    queries = _lost_reports(encoder)
     newest = generations.newest(encoder.fingerprint)
     with ExitStack() as stack:
         session = stack.enter_context(database.read())
@@ -161,7 +160,7 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
             draft = stack.enter_context(generations.draft(index))
             del index
         with steps.step("checking", count) as advance:
-            measured = measure(draft.read_back(), source, queries, advance)
+            measured = measure(draft.read_back(), source, _lost_reports(encoder), advance)
         if refused := objection(measured, count):
             return Indexed(
                 newest.name if newest else None, False, refused, newest.manifest if newest else None, without

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from search.errors import DatabaseError, SchemaError, SettingsError
 from search.settings import Settings
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest revision under `migrations/`, kept here so that no command imports Alembic to check it."""
 
 BUSY_TIMEOUT_MS = 30_000

@@ -92,8 +92,8 @@ def next_reference(session: Session) -> str:
 
 
 def select_ids(session: Session, filters: Filters) -> Ids:
-    """The ids that the filters select, ascending; shape (n,), int64."""
-    rows = session.scalars(select(Item.id).where(*filters.conditions()).order_by(Item.id))
+    """The ids that the filters select; shape (n,), int64."""
+    rows = session.connection().execute(select(Item.id).where(*filters.conditions())).scalars()  # not by the ORM: fast
     return np.fromiter(rows, dtype=np.int64)
 
 

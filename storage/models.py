@@ -7,7 +7,7 @@ items ──< item_vectors     one vector per item and encoder
 import enum
 from datetime import UTC, date, datetime
 
-from sqlalchemy import DateTime, Enum, ForeignKey, LargeBinary, MetaData, String
+from sqlalchemy import DateTime, Enum, ForeignKey, Index, LargeBinary, MetaData, String
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -59,17 +59,20 @@ class Item(Base):
     """A found item. Never deleted: an item that leaves the office changes its status."""
 
     __tablename__ = "items"
-    __table_args__ = ({"sqlite_autoincrement": True},)  # an id is never used twice
+    __table_args__ = (
+        *(Index(f"ix_items_{column}_status", column, "status") for column in ("category", "office", "found_on")),
+        {"sqlite_autoincrement": True},  # an id is never used twice
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     reference: Mapped[str] = mapped_column(String(64), unique=True)
     description: Mapped[str] = mapped_column(String(4000))
-    category: Mapped[str | None] = mapped_column(String(100, collation="NOCASE"), index=True)
+    category: Mapped[str | None] = mapped_column(String(100, collation="NOCASE"))
     colour: Mapped[str | None] = mapped_column(String(100))
     brand: Mapped[str | None] = mapped_column(String(100))
-    office: Mapped[str | None] = mapped_column(String(100, collation="NOCASE"), index=True)
+    office: Mapped[str | None] = mapped_column(String(100, collation="NOCASE"))
     place: Mapped[str | None] = mapped_column(String(200))
-    found_on: Mapped[date | None] = mapped_column(index=True)
+    found_on: Mapped[date | None] = mapped_column()
     status: Mapped[Status] = mapped_column(
         Enum(
             Status,

@@ -107,7 +107,8 @@ class StoredVectors:
     def among(self, item_ids: Collection[int]) -> tuple[Ids, Vectors]:
         """Those of these items: ids, shape (n,), and rows, shape (n, dim)."""
         query = _query(self.encoder, self.filters)
-        chosen = (self.session.execute(query.where(ItemVector.item_id.in_(chunk))) for chunk in chunks(item_ids))
+        connection = self.session.connection()  # not by the ORM: every search waits for this
+        chosen = (connection.execute(query.where(ItemVector.item_id.in_(chunk))) for chunk in chunks(item_ids))
         return _decode([row for result in chosen for row in result], self.dim)
 
     def rows(self, item_ids: Ids) -> Vectors:

@@ -170,12 +170,21 @@ def test_a_selection_costs_an_approximate_index_nothing_but_time(many: Stored, m
     base = base_of(many, approximate=True, monkeypatch=monkeypatch)
     poor = BaseIndex(base.index, probes=1, largest_error=base.largest_error)
     queries = unit_rows(30, 20, 32)
-    true, _ = nearest(queries, many.parts(), 100)
-    found, _ = poor.search(queries, 100, many)
+    true, _ = nearest(queries, many.parts(), 10)
+    found, _ = poor.search(queries, 10, many)
     assert (found >= true[:, -1:] - 1e-5).mean() < 0.9
     index = LiveIndex.on(poor, 32, START)
     for query in queries:
-        check_answer(index.search(query[None], 100, many, many.ids()), query[None], many.vectors, 100)
+        for k in (10, 100):
+            check_answer(index.search(query[None], k, many, many.ids()), query[None], many.vectors, k)
+
+
+def test_an_approximate_index_brings_as_many_as_are_asked_for(many: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = base_of(many, approximate=True, monkeypatch=monkeypatch)
+    poor = BaseIndex(base.index, probes=1, largest_error=base.largest_error)
+    for k in (50, 2500, 3000, 4000):
+        _, ids = poor.search(unit_rows(31, 3, 32), k, many)
+        assert ((ids != -1).sum(axis=1) == min(k, 3000)).all()
 
 
 @given(sizes=st.lists(st.integers(0, 20), max_size=5), k=st.integers(1, 30))

@@ -1,5 +1,6 @@
 """The immutable part of an index: what a generation on disk holds."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from search.types import Ids, Vectors
 Mask = npt.NDArray[np.bool_]
 """Shape (largest id + 1,): whether each id counts."""
 
-OVERSAMPLING = 2
+OVERSAMPLING = 1.5
 """So many times k candidates of an approximate index are compared anew by their exact vectors."""
 
 ROUNDING = 1e-5
@@ -117,11 +118,15 @@ class BaseIndex:
     def _nearest_to(
         self, query: Vectors, k: int, source: VectorSource, selector: faiss.IDSelector | None, *, is_exact: bool
     ) -> tuple[Vectors, Ids]:
-        wanted = OVERSAMPLING * k
-        parameters = faiss.SearchParametersIVF(nprobe=self.lists if is_exact else self.probes, sel=selector)
+        wanted = math.ceil(OVERSAMPLING * k)
+        probes = self.lists if is_exact else self.probes
         while True:
+            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
             by_bytes, ids = self.index.search(query[None], wanted, params=parameters)
             found = ids[0, ids[0] != NO_ID]
+            if len(found) < wanted and probes < self.lists:
+                probes = self.lists  # these lists hold fewer than are asked for
+                continue
             similarities, ids = nearest(query[None], [(found, source.rows(found))], k)
             out_of_reach = by_bytes[0, -1] + self.largest_error + ROUNDING
             if not is_exact or len(found) < wanted or similarities[0, -1] >= out_of_reach:

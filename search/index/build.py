@@ -80,7 +80,7 @@ def measure(index: faiss.Index, source: VectorSource, queries: Vectors, advance:
     base = replace(base, largest_error=largest_error)
     recall = 0.0
     while recall < WANTED_RECALL and base.probes < base.lists:
-        base = replace(base, probes=min(base.lists, 2 * base.probes or 1))
+        base = replace(base, probes=min(base.lists, 1 + base.probes * 5 // 4))
         recall = _recall(base, source, queries, true[0])
     return Measured(base, recall, _finds_itself(base, source))
 
@@ -101,7 +101,7 @@ def _recall(index: BaseIndex, source: VectorSource, queries: Vectors, true: Vect
     """The share of the true K nearest, shape (q, K), that are found; one as near as the last of them counts too."""
     found, _ = index.search(queries, K, source)
     last = true.min(axis=1, where=np.isfinite(true), initial=np.inf)
-    return float((found >= last[:, None] - ROUNDING).sum() / max(1, np.isfinite(true).sum()))
+    return float((found >= last[:, None] - ROUNDING).sum() / np.isfinite(true).sum()) if len(index) else 1.0
 
 
 def _finds_itself(index: BaseIndex, source: VectorSource) -> float:
