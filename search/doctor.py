@@ -126,9 +126,9 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
             session.expunge_all()
             if advance:
                 advance(len(ids))
-        needed = {encoder} | _encoders_on_disk(application)
-        foreign = sum(count for name, count in vectors.count_by_encoder(session).items() if name not in needed)
-    if foreign and missing == total:
+        others = {name: count for name, count in vectors.count_by_encoder(session).items() if name != encoder}
+    foreign = sum(count for name, count in others.items() if name not in _encoders_on_disk(application))
+    if others and missing == total:
         # Whether the office changes its encoder is not for a cron job to decide.
         yield Finding(
             f"all vectors are of another encoder than {application.encoder.name!r}",
@@ -139,7 +139,7 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
         (missing, f"items have no vector of encoder {application.encoder.name!r}"),
         (outdated, "items have a vector of an earlier text"),
         (damaged, "items have a damaged vector"),
-        (foreign, "vectors are of other encoders"),
+        (foreign, "vectors are of other encoders and no index needs them"),
     ):
         if count:
             yield Finding(f"{count} {what}", REPAIR)

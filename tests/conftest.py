@@ -21,6 +21,7 @@ from search.loading import quiet_libraries
 from search.model_folder import BUILT_IN_ENCODER, find_model
 from search.pipeline import SearchPipeline
 from search.reranker import Reranker
+from search.threshold import FILE_NAME, Calibration, Threshold
 from storage.database import Database
 from storage.schema import upgrade
 
@@ -49,6 +50,17 @@ def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1) -> Path:
     AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
     CrossEncoder(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
     return folder / "model"
+
+
+def with_threshold(folder: Path) -> Path:
+    """The reranker in the folder, with a threshold that the doctor has nothing to say about."""
+    threshold = Threshold(
+        threshold=0.5, policy="by hand", fitted_on="nothing", pairs=0, figures={}, precision="float32", flipped={},
+        calibration=Calibration(method="platt", scores=(0, 1), probabilities=(0, 1)),
+        reranker=Reranker(str(folder)).fingerprint,
+    )  # fmt: skip
+    threshold.save(folder / FILE_NAME)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

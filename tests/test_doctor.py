@@ -50,7 +50,7 @@ def test_a_sound_office_is_told_so(stocked: Run) -> None:
         ("UPDATE item_vectors SET vector = x'00' WHERE item_id = 6", "1 items have a damaged vector"),
         (
             "INSERT INTO item_vectors SELECT item_id, 'other', text_hash, vector FROM item_vectors LIMIT 7",
-            "7 vectors are of other encoders",
+            "7 vectors are of other encoders and no index needs them",
         ),
     ],
 )
@@ -87,6 +87,62 @@ def test_what_needs_a_choice_is_told_and_left_alone(
         (finding,) = findings(stocked, *options).items()
         assert finding[0].startswith(told)
         assert mended_by in finding[1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("UPDATE items SET status = 'disposed' WHERE id IN (3, 4)", "2 vectors are in it and should not be"),
+        ("UPDATE items SET status = 'held' WHERE id = 20", "1 vectors are not in it"),
+        (
+            "UPDATE item_vectors SET vector = (SELECT vector FROM item_vectors WHERE item_id = 9) WHERE item_id = 8",
+            "1 vectors are in it otherwise",
+        ),
+        ("DELETE FROM changes", "the change log of the database does not lead on from it"),
+    ],
+)
+@pytest.mark.parametrize("exact_up_to", [0, 10**9])
+def test_an_index_that_is_not_what_the_database_says_is_found_and_replaced(
+    stocked: Run, office: Path, statement: str, told: str, exact_up_to: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.index.build.EXACT_UP_TO", exact_up_to)
+    stocked("dispose", "H-19")
+    assert stocked("reindex")[0] == 0
+    assert findings(stocked) == {}
+    with sqlite3.connect(office / "lostfound.db") as database:
+        database.execute(statement)
+    database.close()
+    (finding,) = findings(stocked).items()
+    assert finding[0].startswith("index g000001-")
+    assert told in finding[0]
+    assert finding[1] == "lostfound doctor --repair"
+    assert findings(stocked, "--repair") == {}
+    (aside,) = (office / "lostfound.db.index" / "set-aside").iterdir()
+    assert told in (aside / "reason.txt").read_text()
+
+
+def test_damaged_files_of_the_index_are_found_and_replaced(stocked: Run, office: Path) -> None:
+    for number, file in enumerate(("manifest.json", "vectors.faiss")):
+        stocked("add", f"a scarf, {number}")
+        stocked("reindex", "--keep", "3")
+        (newest,) = (office / "lostfound.db.index").glob(f"g00000{2 * number + 1}-*")
+        content = (newest / file).read_bytes()
+        (newest / file).write_bytes(content[:-20] + b"?" + content[-19:])
+        ((told, mended_by),) = findings(stocked).items()
+        assert f"index {newest.name} is not sound: {file}" in told
+        assert mended_by == "lostfound doctor --repair"
+        assert findings(stocked, "--repair") == {}
+        assert findings(stocked) == {}
+
+
+def test_vectors_that_a_kept_index_needs_are_no_fault(
+    stocked: Run, other_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked("reindex")
+    monkeypatch.setenv("LOSTFOUND_ENCODER", str(other_encoder_folder))
+    assert "set LOSTFOUND_ENCODER back" in next(iter(findings(stocked).values()))
+    assert stocked("reindex")[0] == 0
+    assert findings(stocked) == {}
 
 
 def test_a_damaged_file_needs_a_backup(stocked: Run, office: Path) -> None:

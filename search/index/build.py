@@ -17,10 +17,6 @@ VECTORS_PER_CENTROID = 40
 """For the training of the lists; FAISS warns below 39."""
 
 K = 100
-RANGE_MARGIN = 0.3
-"""How far the range of the bytes reaches beyond that of the sample: a value outside would be cut off, and one large
-error makes every exact answer take more candidates."""
-
 SAMPLED = 200
 """Vectors that are looked for by themselves."""
 
@@ -86,14 +82,22 @@ def measure(index: faiss.Index, source: VectorSource, queries: Vectors, advance:
 
 
 def _trained(source: VectorSource, ids: Ids, dim: int) -> faiss.Index:
-    """An inverted file with about 2 √n lists, a power of two, from a random sample."""
-    lists = 2 ** round(math.log2(2 * math.sqrt(len(ids))))
+    """An inverted file with about 2 √n lists, a power of two, none of few vectors.
+
+    The lists come from a random sample. What a byte means comes from all vectors: a value out of its range would be cut
+    off, and one large error makes every exact answer take more candidates.
+    """
+    enough = max(1, len(ids) // VECTORS_PER_CENTROID)
+    lists = 2 ** min(round(math.log2(2 * math.sqrt(len(ids)))), math.floor(math.log2(enough)))
     sample = np.random.default_rng(0).choice(ids, min(len(ids), VECTORS_PER_CENTROID * lists), replace=False)
     index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
-    index.sq.rangestat_arg = RANGE_MARGIN
     index.train(source.rows(np.sort(sample)))
+    lowest, highest = np.full(dim, np.inf, np.float32), np.full(dim, -np.inf, np.float32)
+    for _, vectors in source.parts():
+        lowest, highest = np.minimum(lowest, vectors.min(axis=0)), np.maximum(highest, vectors.max(axis=0))
+    index.sq.train(np.stack([lowest, highest]))
     return index
 
 
