@@ -8,6 +8,7 @@ import numpy as np
 from search.index.generation import Generation
 from search.index.live import LiveIndex
 from storage import changes, items, vectors
+from storage.chunks import chunks
 from storage.items import HELD
 from storage.models import Status
 from storage.vectors import StoredVectors
@@ -73,6 +74,7 @@ def _read(source: StoredVectors) -> LiveIndex:
 
 def _apply_changes(index: LiveIndex, source: StoredVectors) -> tuple[LiveIndex, Collection[int]]:
     changed = changes.items_since(source.session, index.position)
-    if not changed:
-        return index, changed
-    return index.apply(changes.newest(source.session), changed, *source.among(changed)), changed
+    position = changes.newest(source.session)
+    for chunk in chunks(changed):  # a change of encoder changes every item, without a difference to most indexes
+        index = index.apply(position, chunk, *source.among(chunk))
+    return index, changed

@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from search.cli import main
 from search.encoder import BiEncoder
 from search.ingest import Ingest
-from search.item_input import NewItem
+from search.item_input import ImportedItem, NewItem
 from search.loading import quiet_libraries
 from search.model_folder import BUILT_IN_ENCODER, find_model
 from search.pipeline import SearchPipeline
+from search.reindex import reindex
 from search.reranker import Reranker
 from search.threshold import FILE_NAME, Calibration, Threshold
 from storage.database import Database
@@ -164,6 +165,24 @@ def umbrellas(ingest: Ingest) -> list[str]:
             )
         )
     return [f"U-{number}" for number in range(1, 6)]
+
+
+@pytest.fixture(params=["exact", "approximate"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "approximate":
+        monkeypatch.setattr("search.index.build.EXACT_UP_TO", 0)
+    return str(request.param)
+
+
+@pytest.fixture
+def two_generations(database: Database, ingest: Ingest) -> Database:
+    """300 held items and two generations, the older one with 290 of them."""
+    rows = [ImportedItem(reference=f"H-{n}", description=f"hat {n}, {n % 7} marks") for n in range(300)]
+    ingest.upsert(rows[:290])
+    reindex(database, ingest._encoder)
+    ingest.upsert(rows[290:])
+    reindex(database, ingest._encoder)
+    return database
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import search.index.build
 from search.encoder import BiEncoder
@@ -111,6 +113,7 @@ def main() -> None:
     file, *names, seconds = sys.argv[1:]
     torch.set_num_threads(1)  # threads of the parent would be missing in its children
     faiss.omp_set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # not the one that processes share, which a killed one would keep
     database = Database.at(Path(file))
     encoders = [BiEncoder(name, "cpu") for name in names]
     for encoder in encoders:

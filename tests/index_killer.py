@@ -23,6 +23,7 @@ import faiss
 import numpy as np
 import torch
 from conftest import make_tiny_encoder, make_tiny_reranker, with_threshold
+from tqdm import tqdm
 
 import search.index.build
 from search import reindex as reindexing
@@ -199,6 +200,7 @@ def main() -> None:
     quiet_libraries()
     torch.set_num_threads(1)  # threads of the parent would be missing in its children
     faiss.omp_set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # not the one that processes share, which a killed one would keep
     office = Office(Path(folder))
     first = rounds = int(*seed or [0])
     kills = in_reindex = line = 0

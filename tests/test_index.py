@@ -96,7 +96,7 @@ def test_the_live_index_equals_brute_force_after_any_changes_and_under_any_filte
     changes: list[tuple[list[int], int, int]], base_size: int, among: set[int] | None, k: int
 ) -> None:
     stored = Stored(dict(zip(range(1, base_size + 1), unit_rows(1, base_size), strict=True)))
-    base = BaseIndex(build(stored, DIM, nothing)) if base_size else None
+    base = BaseIndex(build(stored, DIM, nothing), probes=0, largest_error=0.0) if base_size else None
     index = LiveIndex.on(base, DIM, START)
     for number, (changed, kept, seed) in enumerate(changes, start=1):
         ids = np.array(changed[:kept], dtype=np.int64)
@@ -200,6 +200,21 @@ def test_nearest_among_parts_equals_brute_force_over_all_of_them(sizes: list[int
     similarities, ids = nearest(queries, parts, k)
     for row, row_ids, query in zip(similarities, ids, queries, strict=True):
         check_answer((row[None], row_ids[None]), query[None], vectors, k)
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_a_change_that_leaves_the_vector_as_it_was_leaves_the_index_as_it_was(
+    many: Stored, monkeypatch: pytest.MonkeyPatch, approximate: bool
+) -> None:
+    index = LiveIndex.on(base_of(many, approximate=approximate, monkeypatch=monkeypatch), 32, START)
+    ids = many.ids()[::7]
+    gone = index.apply(at(1), ids.tolist(), np.empty(0, np.int64), np.empty((0, 32), np.float32))
+    assert (len(gone), gone.changes) == (3000 - len(ids), len(ids))
+    for earlier in (index, gone):
+        later = earlier.apply(at(2), ids.tolist(), ids, many.rows(ids))
+        assert (len(later), later.changes) == (3000, 0)
+    query = unit_rows(7, 1, 32)
+    check_answer(later.search(query, 50, many, many.ids()), query, many.vectors, 50)
 
 
 def test_it_says_when_a_new_base_would_pay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,9 @@ class BaseIndex:
 
     index: faiss.Index
     """`IndexIDMap` over `IndexFlatIP`, or `IndexIVFScalarQuantizer`."""
-    probes: int = 0
+    probes: int
     """Lists read by a search without a selection."""
-    largest_error: float = 2.0
+    largest_error: float
     """The largest distance between a vector and what the index holds of it."""
 
     def __len__(self) -> int:
@@ -80,6 +80,13 @@ class BaseIndex:
             if lists.list_size(number)
         ]
         return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def holds(self, ids: Ids) -> Mask:
+        """Which of the ids are in it; shape (n,)."""
+        places = np.searchsorted(self.ids, ids)
+        inside = places < len(self.ids)
+        inside[inside] = self.ids[places[inside]] == ids[inside]
+        return inside
 
     def decoded(self, ids: Ids) -> Vectors:
         """What the index holds of vectors that are in it; shape (n, dim)."""

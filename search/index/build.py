@@ -65,7 +65,7 @@ def measure(index: faiss.Index, source: VectorSource, queries: Vectors, advance:
         queries: Shape (q, dim), float32, unit rows: held out, none is a vector of the source.
         advance: Called with the number of vectors compared since the last call.
     """
-    base = BaseIndex(index)
+    base = BaseIndex(index, probes=0, largest_error=0.0)
     largest_error = 0.0
     true = nearest(queries, [], K)
     for ids, vectors in source.parts():

@@ -72,12 +72,13 @@ class LiveIndex:
         """
         gone = np.asarray(changed, dtype=np.int64)
         kept = np.isin(self.ids, gone, invert=True)
-        counted, replaced = self._without(gone)
+        in_base = self._in_base(ids, vectors)
+        counted, replaced = self._recounted(gone, ids[in_base])
         return replace(
             self,
             position=position,
-            ids=np.concatenate([self.ids[kept], ids]),
-            vectors=np.concatenate([self.vectors[kept], vectors]),
+            ids=np.concatenate([self.ids[kept], ids[~in_base]]),
+            vectors=np.concatenate([self.vectors[kept], vectors[~in_base]]),
             counted=counted,
             replaced=replaced,
         )
@@ -99,7 +100,9 @@ class LiveIndex:
         """What the index holds of these items' vectors, shape (n, dim); NaN where it holds none."""
         rows = np.full((len(ids), self.vectors.shape[1]), np.nan, dtype=np.float32)
         if self.base is not None and len(self.base):
-            in_base = np.isin(ids, self.base.ids if self.counted is None else np.flatnonzero(self.counted))
+            in_base = self.base.holds(ids)
+            if self.counted is not None:
+                in_base[in_base] = self.counted[ids[in_base]]
             if in_base.any():
                 rows[in_base] = self.base.decoded(ids[in_base])
         places = {item_id: place for place, item_id in enumerate(self.ids.tolist())}
@@ -120,13 +123,24 @@ class LiveIndex:
             chosen &= self.counted
         return self.base.search(queries, k, source, chosen, is_exact=True)
 
-    def _without(self, gone: Ids) -> tuple[Mask | None, int]:
+    def _in_base(self, ids: Ids, vectors: Vectors) -> Mask:
+        """Of which items the base holds this very vector: a change of status or place, or back, makes no difference."""
+        if self.base is None or not len(self.base):
+            return np.zeros(len(ids), dtype=np.bool_)
+        in_base = self.base.holds(ids)
+        if in_base.any():
+            distances = np.linalg.norm(self.base.decoded(ids[in_base]) - vectors[in_base], axis=1)
+            in_base[in_base] = distances <= self.base.largest_error
+        return in_base
+
+    def _recounted(self, gone: Ids, back: Ids) -> tuple[Mask | None, int]:
         if self.base is None or not len(self.base):
             return None, 0
-        counted = self.counted
-        if counted is None:
+        if self.counted is None:
             counted = np.zeros(self.base.ids[-1] + 1, dtype=np.bool_)
             counted[self.base.ids] = True
-        counted = counted.copy()
+        else:
+            counted = self.counted.copy()
         counted[gone[gone < len(counted)]] = False
+        counted[back] = True
         return counted, len(self.base) - int(np.count_nonzero(counted))
