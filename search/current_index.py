@@ -13,6 +13,8 @@ from storage.items import HELD
 from storage.models import Status
 from storage.vectors import StoredVectors
 
+FOREIGN = "the change log of the database does not lead on from it"
+
 
 @dataclass(frozen=True)
 class CurrentIndex:
@@ -42,7 +44,7 @@ def open_index(source: StoredVectors, generation: Generation | None) -> CurrentI
     if generation is None:
         index = _read(source)
     elif changes.reaches(session, generation.manifest.position):
-        index = LiveIndex.on(generation.index, source.dim, generation.manifest.position)
+        index = LiveIndex(generation.manifest.position, source.dim, generation.index)
     else:
         return None
     index, _ = _apply_changes(index, source)
@@ -69,7 +71,7 @@ def _read(source: StoredVectors) -> LiveIndex:
     for part_ids, part in source.parts():
         rows[start : start + len(part_ids)] = part
         start += len(part_ids)
-    return LiveIndex(changes.newest(source.session), ids, rows)
+    return LiveIndex(changes.newest(source.session), source.dim, newer=((ids, rows),))
 
 
 def _apply_changes(index: LiveIndex, source: StoredVectors) -> tuple[LiveIndex, Collection[int]]:

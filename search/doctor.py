@@ -8,14 +8,14 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from search.application import Application
-from search.current_index import open_index
+from search.current_index import FOREIGN, open_index
 from search.errors import DamagedIndexError, DatabaseError, ModelError, SettingsError
 from search.index.base import ROUNDING
+from search.index.generation import Generation, Manifest
 from search.index.generations import Generations
 from search.index.live import LiveIndex
 from search.ingest import ROWS_PER_COMMIT
 from search.reindex import ShowProgress, reindex
-from search.retriever import FOREIGN
 from search.text import text_hash, text_of
 from search.threshold import is_passed_over, load_threshold, require_precision
 from search.types import Advance
@@ -53,20 +53,26 @@ def examine(application: Application, advance: Advance | None = None) -> list[Fi
     return [*_rows(application), *_models(application), *_vectors(application, advance), *unsound]
 
 
-def repair(application: Application, findings: list[Finding], show_progress: ShowProgress | None = None) -> None:
+def repair(
+    application: Application, findings: list[Finding], show_progress: ShowProgress | None = None
+) -> list[Finding]:
     """Mend what needs no choice of a person's: rows without their item, vectors by the present encoder, indexes.
+
+    Returns:
+        What has hindered it.
 
     Raises:
         DatabaseError: The database cannot be written.
         IndexFileError: The index cannot be written, or another process builds one.
     """
     if not any(finding.mended_by == REPAIR for finding in findings):
-        return
+        return []
     with application.database.write() as session:
         orphans.delete_all(session)
     for name, why in unsound_generations(application):
         Generations(application.database.index_folder).set_aside(name, why)
-    reindex(application.database, application.encoder, show_progress)
+    refused = reindex(application.database, application.encoder, show_progress).indexed.refused
+    return [Finding(f"the new index was not published: {refused}", "report this to the developers")] if refused else []
 
 
 def _rows(application: Application) -> Iterator[Finding]:
@@ -112,6 +118,7 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
         encoder, dim = application.encoder.fingerprint, application.encoder.dim
     except (ModelError, SettingsError):
         return  # told by `_models`
+    manifests = _manifests(application)
     total = missing = outdated = damaged = last = 0
     with application.database.read() as session:
         while ids := items.ids_after(session, last, ROWS_PER_COMMIT):
@@ -127,7 +134,9 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
             if advance:
                 advance(len(ids))
         others = {name: count for name, count in vectors.count_by_encoder(session).items() if name != encoder}
-    foreign = sum(count for name, count in others.items() if name not in _encoders_on_disk(application))
+    needed = {manifest.encoder for manifest in manifests}
+    is_settled = any(manifest.encoder == encoder and manifest.is_settled for manifest in manifests)
+    foreign = sum(count for name, count in others.items() if is_settled and name not in needed)
     if others and missing == total:
         # Whether the office changes its encoder is not for a cron job to decide.
         yield Finding(
@@ -145,42 +154,43 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
             yield Finding(f"{count} {what}", REPAIR)
 
 
-def _encoders_on_disk(application: Application) -> set[str]:
-    """Of the kept generations; another process may still search by them."""
+def _manifests(application: Application) -> list[Manifest]:
     generations = Generations(application.database.index_folder)
-    encoders = set()
+    manifests = []
     for name in generations.names():
-        with suppress(DamagedIndexError, OSError):
-            encoders.add(generations.manifest(name).encoder)
-    return encoders
+        with suppress(DamagedIndexError, OSError):  # told by `unsound_generations`
+            manifests.append(generations.manifest(name))
+    return manifests
 
 
 def unsound_generations(application: Application) -> Iterator[tuple[str, str]]:
     """The name of each index on the disk that is damaged, or not what the database says, and what is wrong with it.
 
-    Every file is read from its first byte to its last; of the one that searches use every vector is compared too.
+    Every file is read from its first byte to its last, and every vector by the present encoder is compared.
     """
     generations = Generations(application.database.index_folder)
-    serving = None
     for name in generations.names():
         try:
-            generation = generations.open(name)
+            wrong = _examined(generations.open(name), application)
         except DamagedIndexError as error:
-            yield name, str(error)
+            wrong = str(error)
+        except FileNotFoundError:
+            continue  # a reindex has removed it
         except OSError as error:
-            yield name, f"it cannot be read: {error.strerror}"
-        else:
-            is_ours = generation.manifest.encoder == application.encoder.fingerprint
-            serving = serving or (generation if is_ours else None)
-    if serving is None:
-        return
-    with application.database.read() as session, suppress(DatabaseError):  # a damaged vector is told by `_vectors`
-        source = StoredVectors(session, serving.manifest.encoder, serving.manifest.dim)
-        current = open_index(source, serving)
-        if current is None:
-            yield serving.name, FOREIGN
-        elif wrong := _compared(current.index, source):
-            yield serving.name, wrong
+            wrong = f"it cannot be read: {error.strerror}"
+        if wrong and name in generations.names():
+            yield name, wrong
+
+
+def _examined(generation: Generation, application: Application) -> str | None:
+    with suppress(ModelError, SettingsError, DatabaseError):  # told by `_models` and `_vectors`
+        if generation.manifest.encoder != application.encoder.fingerprint:
+            return None
+        with application.database.read() as session:
+            source = StoredVectors(session, generation.manifest.encoder, generation.manifest.dim)
+            current = open_index(source, generation)
+            return _compared(current.index, source) if current else FOREIGN
+    return None
 
 
 def _compared(index: LiveIndex, source: StoredVectors) -> str | None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from search.encoder import BiEncoder
-from search.errors import ModelError, QueryError
+from search.errors import DatabaseError, ModelError, QueryError
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
@@ -133,7 +135,7 @@ class SearchPipeline:
         vectors = self._encoder.encode_queries(texts)
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
-            found = items.by_ids(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
+            found = _stored(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
         shared_warnings = rule.warnings + self._without_vector_warning(retrieval.without_vector) + retrieval.warnings
         pairs = [
             (text, text_of(found[candidate.item_id]))
@@ -215,6 +217,14 @@ def _checked(request: Request) -> Request:
     if filters.found_from and filters.found_to and filters.found_from > filters.found_to:
         raise QueryError(f"the first day, {filters.found_from}, is after the last, {filters.found_to}")
     return request
+
+
+def _stored(session: Session, item_ids: set[int]) -> dict[int, Item]:
+    found = items.by_ids(session, item_ids)
+    if len(found) < len(item_ids):
+        (lost, *_) = item_ids - found.keys()
+        raise DatabaseError(f"item number {lost} is in the index and no longer stored; run `lostfound doctor --repair`")
+    return found
 
 
 def _cut_warning(text: str, was_cut: bool) -> list[str]:

@@ -6,17 +6,19 @@ committed, and an index is published whole or not at all.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from search.current_index import FOREIGN
 from search.encoder import BiEncoder
+from search.errors import DamagedIndexError
 from search.index.build import WANTED_RECALL, Measured, build, measure
 from search.index.generation import Draft, Manifest
 from search.index.generations import Generations
 from search.ingest import ROWS_PER_COMMIT, Ingest
 from search.training.corpus import Split, load_corpus
-from search.types import Advance, Position, Vectors
+from search.types import START, Advance, Position, Vectors
 from storage import changes, items, vectors
 from storage.database import Database
 from storage.items import HELD
@@ -24,10 +26,13 @@ from storage.models import Status
 from storage.vectors import StoredVectors
 
 KEEP = 2
-"""Generations that are kept: the newest, and one to fall back on."""
+"""Generations of the encoder that are kept: the newest, and one to fall back on."""
 
 QUERIES = 200
 """Held-out lost reports by which the recall of an index is measured."""
+
+CHANGES_PER_COMMIT = 20_000
+"""Removed from the log at once: some ten milliseconds under the write lock."""
 
 WANTED_SELF_RETRIEVAL = 0.99
 LARGEST_ERROR = 0.1
@@ -70,7 +75,7 @@ class Removed:
     changes: int
     """Entries of the change log that no kept generation needs."""
     vectors: int
-    """Vectors by other encoders of which no generation is kept."""
+    """Vectors by other encoders, once no process should work by them any more."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +97,24 @@ def reindex(
         database: Where the items are.
         encoder: The encoder whose vectors are wanted.
         show_progress: Shows the progress of each step.
-        keep: Generations to be kept, at least 1. Vectors by other encoders stay as long as a generation of them is
-            kept, so that processes that still use that encoder go on serving.
+        keep: Generations to be kept, at least 1. The newest one of the encoder before this one, and its vectors, stay
+            until this one has a second generation: processes that still work by it go on serving.
 
     Raises:
         ReindexRunningError: Another process is at it.
         IndexFileError: The index cannot be written; the earlier one serves on.
         DatabaseError: The database does not take a batch; earlier ones are stored.
     """
+    with database.read():
+        pass  # there is one, before anything is made beside it
     generations = Generations(database.index_folder)
     steps = _Steps(show_progress)
     with generations.lock():
         encoded = _encode(database, encoder, steps)
         indexed = _index(database, encoder, generations, steps)
-        removed = Removed(0, 0) if indexed.refused else _remove(database, encoder, generations, keep, steps)
+        removed = Removed(0, 0)
+        if indexed.manifest is not None and indexed.refused is None:
+            removed = _remove(database, generations, indexed.manifest, keep, steps)
     return ReindexReport(encoded, indexed, removed, steps.seconds)
 
 
@@ -136,6 +145,7 @@ def _encode(database: Database, encoder: BiEncoder, steps: _Steps) -> Encoded:
                 return Encoded(seen, encoded)
             if damaged:
                 with database.write() as session:
+                    damaged = vectors.damaged(session, encoder.fingerprint, encoder.dim, damaged)
                     vectors.delete_of(session, encoder.fingerprint, damaged)
                     changes.append(session, damaged)
             encoded += ingest.encode_stale(ids)
@@ -144,14 +154,28 @@ def _encode(database: Database, encoder: BiEncoder, steps: _Steps) -> Encoded:
             advance(len(ids))
 
 
+def _anchor_log(database: Database) -> None:
+    """A log that has lost all its entries gets one, by which searches will know what the index holds."""
+    with database.read() as session:
+        is_lost = changes.newest(session) == START and not changes.reaches(session, START)
+    if is_lost:
+        with database.write() as session:
+            changes.append(session, items.ids_after(session, 0, 1))
+
+
 def _index(database: Database, encoder: BiEncoder, generations: Generations, steps: _Steps) -> Indexed:
+    _anchor_log(database)
+    previous = _previous_encoder(generations)
     newest = generations.newest(encoder.fingerprint)
     with ExitStack() as stack:
         session = stack.enter_context(database.read())
+        while newest is not None and not changes.reaches(session, newest.manifest.position):
+            generations.set_aside(newest.name, FOREIGN)
+            newest = generations.newest(encoder.fingerprint)
         source = StoredVectors(session, encoder.fingerprint, encoder.dim)
         position = changes.newest(session)
         without = len(vectors.ids_without(session, source.encoder, HELD))
-        if newest is not None and newest.manifest.position == position:
+        if newest is not None and newest.manifest.position == position and newest.manifest.is_settled:
             return Indexed(newest.name, False, None, newest.manifest, without)
         count = items.count_by_status(session)[Status.HELD] - without
         with steps.step("building", count) as advance:
@@ -166,9 +190,18 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
                 newest.name if newest else None, False, refused, newest.manifest if newest else None, without
             )
         with steps.step("publishing", 1):
-            manifest = _manifest(source, position, measured, draft)
+            if previous is None and set(vectors.count_by_encoder(session)) <= {source.encoder}:
+                previous = source.encoder  # by which searches have read the stored vectors
+            manifest = _manifest(source, position, previous, measured, draft)
             name = generations.publish(draft, manifest)
         return Indexed(name, True, None, manifest, without)
+
+
+def _previous_encoder(generations: Generations) -> str | None:
+    for name in generations.names():
+        with suppress(DamagedIndexError, OSError):
+            return generations.manifest(name).encoder
+    return None
 
 
 def _lost_reports(encoder: BiEncoder) -> Vectors:
@@ -195,7 +228,9 @@ def objection(measured: Measured, count: int) -> str | None:
     return None
 
 
-def _manifest(source: StoredVectors, position: Position, measured: Measured, draft: Draft) -> Manifest:
+def _manifest(
+    source: StoredVectors, position: Position, previous: str | None, measured: Measured, draft: Draft
+) -> Manifest:
     return Manifest(
         encoder=source.encoder,
         dim=source.dim,
@@ -206,20 +241,49 @@ def _manifest(source: StoredVectors, position: Position, measured: Measured, dra
         recall=measured.recall,
         count=len(measured.index),
         position=position,
+        previous_encoder=previous,
         built_at=datetime.now(UTC),
         faiss_bytes=draft.faiss_bytes,
         faiss_sha256=draft.faiss_sha256,
     )
 
 
-def _remove(database: Database, encoder: BiEncoder, generations: Generations, keep: int, steps: _Steps) -> Removed:
+def _remove(database: Database, generations: Generations, serving: Manifest, keep: int, steps: _Steps) -> Removed:
+    """Take away what nobody asks for any more, in batches that let other writers in between."""
     with steps.step("cleaning", 1):
-        kept = generations.prune(keep)
-        oldest = min((manifest.position for manifest in kept), key=lambda position: position.number)
+        kept = generations.prune(serving, keep)
+        if kept is None:
+            return Removed(0, 0)
+        removed_vectors = 0
+        if serving.is_settled:
+            encoders = {manifest.encoder for manifest in kept}
+            removed_vectors = _drop_other_encoders(database, serving.encoder, encoders)
+        return Removed(_shorten_log(database, [manifest.position for manifest in kept]), removed_vectors)
+
+
+def _shorten_log(database: Database, needed: list[Position]) -> int:
+    removed = 0
+    while True:
         with database.write() as session:
-            return Removed(
-                changes=changes.shorten(session, oldest),
-                vectors=vectors.drop_other_encoders(
-                    session, encoder.fingerprint, {manifest.encoder for manifest in kept}
-                ),
-            )
+            known = [position for position in needed if changes.reaches(session, position)]
+            if not known:
+                return removed  # a restore has put another history in the place of theirs
+            oldest = min(known, key=lambda position: position.number)
+            count = changes.shorten(session, oldest, CHANGES_PER_COMMIT)
+        removed += count
+        if not count:
+            return removed
+
+
+def _drop_other_encoders(database: Database, encoder: str, kept: set[str]) -> int:
+    dropped = last = 0
+    with database.read() as session:
+        if not vectors.count_by_encoder(session).keys() - kept:
+            return 0
+    while True:
+        with database.write() as session:
+            ids = items.ids_after(session, last, ROWS_PER_COMMIT)
+            if not ids:
+                return dropped
+            dropped += vectors.drop_other_encoders(session, encoder, kept, ids)
+            last = ids[-1]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from search.current_index import CurrentIndex, catch_up, open_index
+from search.current_index import FOREIGN, CurrentIndex, catch_up, open_index
 from search.encoder import BiEncoder
 from search.errors import FingerprintError
 from search.index.exact import NO_ID, nearest
-from search.index.generations import Generations
+from search.index.generations import RETRY_AFTER, Generations
 from search.index.live import LiveIndex
 from search.types import Ids, Vectors
 from storage import items, vectors
@@ -19,8 +19,6 @@ from storage.database import Database
 from storage.items import HELD, Filters
 from storage.models import Status
 from storage.vectors import StoredVectors
-
-FOREIGN = "the change log of the database does not lead on from it"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class Retriever:
         Raises:
             FingerprintError: None of the held items has a vector of this encoder.
             DatabaseError: The database cannot be read, or a stored vector is damaged.
-            IndexFileError: The folder of the index cannot be read.
         """
         encoder, dim = self._encoder.fingerprint, queries.shape[1]
         if filters.status is not Status.HELD:
@@ -101,8 +98,8 @@ class Retriever:
             if current is not None:
                 break
             stack.pop_all().close()
-            if generation is not None:
-                self._generations.set_aside(generation.name, FOREIGN)
+            if generation is not None and generation.name in self._generations.names():  # not just pruned
+                self._generations.pass_over(generation.name, FOREIGN, RETRY_AFTER)
         if current.without_vector and not len(current.index):
             raise FingerprintError(
                 f"none of the {len(current.without_vector)} held items has a vector of encoder "

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from search.errors import DatabaseError, SchemaError
 from search.whole_file import sync
 from storage.database import BUSY_TIMEOUT_MS, Database, translated_errors
 from storage.models import Base
+from storage.schema import upgrade
 
 BACKUP_MARK = 0x4C464201
 """SQLite's application_id of a backup: only a file that bears it is replaced by a newer one."""
@@ -65,24 +66,25 @@ def restore(database: Database, source: Path) -> Path | None:
         SchemaError: One of them is at another revision.
     """
     source, file = source.resolve(), database.file.resolve()
-    if database.url.query.get("mode") == "ro" or "immutable" in database.url.query:
+    if database.is_read_only:
         raise DatabaseError(
             f"{database.url.render_as_string()} is opened to read only; take the options out to restore"
         )
-    backup = Database.at(source)
     if file.exists() and source.exists() and source.samefile(file):
         raise DatabaseError(f"{source} is the database itself; name a backup")
-    try:
-        wrong = check(backup)
-    except DatabaseError as error:
-        raise DatabaseError(f"{source} cannot be restored: {error}") from error
-    if wrong:
-        raise DatabaseError(f"{source} is damaged: {wrong[0]}; take an earlier backup")
-    with _told_as(f"{file} cannot be written"), translated_errors(file):
-        if file.exists():
-            return _replace(database, file, backup)
-        _create(file, backup)
-        return None
+    with ExitStack() as stack:
+        try:
+            backup = stack.enter_context(_of_this_revision(source, file.parent))
+            wrong = check(backup)
+        except DatabaseError as error:
+            raise DatabaseError(f"{source} cannot be restored: {error}") from error
+        if wrong:
+            raise DatabaseError(f"{source} is damaged: {wrong[0]}; take an earlier backup")
+        with _told_as(f"{file} cannot be written"), translated_errors(file):
+            if file.exists():
+                return _replace(database, file, backup)
+            _create(file, backup)
+            return None
 
 
 def check(database: Database) -> list[str]:
@@ -94,6 +96,26 @@ def check(database: Database) -> list[str]:
     """
     with database.read() as session:
         return _faults(_connection(session))
+
+
+@contextmanager
+def _of_this_revision(source: Path, folder: Path) -> Iterator[Database]:
+    """The backup, or where an earlier version made it an upgraded copy of it."""
+    backup = Database.at(source)
+    try:
+        with backup.read():
+            is_of_this = True
+    except SchemaError:
+        is_of_this = False
+    if is_of_this:
+        yield backup
+        return
+    with tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None, prefix=".restoring-") as beside:
+        copy = Database.at(Path(beside) / source.name)
+        with _told_as(f"{copy.file} cannot be written"):
+            shutil.copyfile(source, copy.file)
+        upgrade(copy)
+        yield copy
 
 
 def _replace(database: Database, file: Path, backup: Database) -> Path:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, exists, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from search.types import START, Position
-from storage.models import Change
+from storage.models import Change, Item
 
 
 def append(session: Session, item_ids: Iterable[int]) -> None:
@@ -30,7 +30,8 @@ def reaches(session: Session, position: Position) -> bool:
     """
     if position == START:
         first = session.scalar(select(func.min(Change.number)))
-        return first is None or first == 1
+        given = session.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"))
+        return first == 1 or not given or not session.scalar(select(exists().where(Item.id > 0)))
     return session.scalar(select(Change.changed_at).where(Change.number == position.number)) == position.changed_at
 
 
@@ -39,12 +40,13 @@ def items_since(session: Session, position: Position) -> list[int]:
     return list(session.scalars(select(Change.item_id).where(Change.number > position.number).distinct()))
 
 
-def shorten(session: Session, needed: Position) -> int:
-    """Delete the changes that nobody at `needed` or later asks for; how many.
+def shorten(session: Session, needed: Position, limit: int) -> int:
+    """Delete the oldest changes, `limit` at most, that nobody at `needed` or later asks for; how many.
 
     The entry of `needed` itself stays, for `reaches` to know it by.
     """
-    outdated = Change.number < needed.number
+    oldest = session.scalar(select(func.min(Change.number))) or 0
+    outdated = Change.number < min(needed.number, oldest + limit)
     count = session.scalar(select(func.count()).select_from(Change).where(outdated)) or 0
     session.execute(delete(Change).where(outdated).execution_options(synchronize_session=False))
     return count

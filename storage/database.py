@@ -1,5 +1,6 @@
 """One SQLite database: connections, transactions, and the errors of the disk below."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,8 +57,12 @@ class Database:
     @property
     def index_folder(self) -> Path:
         """Where the indexes of its vectors are."""
-        file = self.file.resolve()
-        return file.with_name(f"{file.name}.index")
+        return Path(f"{os.path.realpath(self.file)}.index")
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether its URL says that nothing is to be written; it may not see what others have written of late."""
+        return self.url.query.get("mode") == "ro" or "immutable" in self.url.query
 
     @contextmanager
     def read(self) -> Iterator[Session]:

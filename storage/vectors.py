@@ -54,10 +54,18 @@ def delete_of(session: Session, encoder: str, item_ids: Collection[int]) -> None
         session.execute(delete(ItemVector).where(ItemVector.encoder == encoder, ItemVector.item_id.in_(chunk)))
 
 
-def drop_other_encoders(session: Session, encoder: str, kept: Collection[str] = ()) -> int:
-    """Delete the vectors by encoders not in `kept` of the items that have one by this encoder; how many there were."""
+def drop_other_encoders(session: Session, encoder: str, kept: Collection[str], item_ids: Sequence[int]) -> int:
+    """Delete vectors by encoders not in `kept` of those of the items that have one by this encoder; how many.
+
+    Args:
+        session: Holds the write lock.
+        encoder: The one whose vectors stay.
+        kept: Others whose vectors stay.
+        item_ids: Of neighbouring items, ascending, not empty.
+    """
     own = aliased(ItemVector)
     replaced = (
+        ItemVector.item_id.between(item_ids[0], item_ids[-1]),
         ItemVector.encoder.not_in({encoder, *kept}),
         exists().where(own.item_id == ItemVector.item_id, own.encoder == encoder),
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import make_url
 
 from search.errors import DatabaseError
@@ -21,7 +22,7 @@ from storage import changes, items
 from storage.backup import back_up, check, restore
 from storage.database import Database
 from storage.models import Status
-from storage.schema import upgrade
+from storage.schema import alembic_config, upgrade
 
 ALL = Request(show_all=True)
 
@@ -183,6 +184,22 @@ def test_only_a_backup_is_restored_and_only_into_a_database_that_is_written(
     assert references(database) == set(umbrellas)
     assert {path.name for path in tmp_path.iterdir()} >= {"lostfound.db", "backup.db", "thesis.txt"}
     assert not list(tmp_path.glob("*before-restore*"))
+
+
+def test_a_backup_of_an_earlier_version_is_restored(
+    database: Database, ingest: Ingest, umbrellas: list[str], tmp_path: Path
+) -> None:
+    back_up(database, tmp_path / "backup.db")
+    command.downgrade(alembic_config(Database.at(tmp_path / "backup.db")), "0001")
+    before = (tmp_path / "backup.db").read_bytes()
+    ingest.withdraw("U-1", Status.RETURNED)
+    restore(database, tmp_path / "backup.db")
+    assert references(database) == set(umbrellas)
+    other = Database.at(tmp_path / "other.db")
+    restore(other, tmp_path / "backup.db")
+    assert references(other) == set(umbrellas)
+    assert (tmp_path / "backup.db").read_bytes() == before
+    assert not list(tmp_path.glob(".restoring-*"))
 
 
 def test_two_restores_in_one_second_keep_both_earlier_contents(

@@ -3,12 +3,18 @@
 import json
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from search.encoder import BiEncoder
+from search.ingest import Ingest
+from search.item_input import ImportedItem
 from search.model_folder import BUILT_IN_RERANKER, find_model
+from search.reindex import reindex
+from storage.database import Database
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -48,10 +54,6 @@ def test_a_sound_office_is_told_so(stocked: Run) -> None:
         ("DELETE FROM items WHERE id = 7", "2 vectors or changes are of items that do not exist"),
         ("UPDATE item_vectors SET vector = zeroblob(128) WHERE item_id = 6", "1 items have a damaged vector"),
         ("UPDATE item_vectors SET vector = x'00' WHERE item_id = 6", "1 items have a damaged vector"),
-        (
-            "INSERT INTO item_vectors SELECT item_id, 'other', text_hash, vector FROM item_vectors LIMIT 7",
-            "7 vectors are of other encoders and no index needs them",
-        ),
     ],
 )
 def test_what_a_reindex_mends_is_found_and_repaired(stocked: Run, office: Path, statement: str, told: str) -> None:
@@ -136,13 +138,70 @@ def test_damaged_files_of_the_index_are_found_and_replaced(stocked: Run, office:
 
 
 def test_vectors_that_a_kept_index_needs_are_no_fault(
-    stocked: Run, other_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+    stocked: Run, office: Path, other_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stocked("reindex")
     monkeypatch.setenv("LOSTFOUND_ENCODER", str(other_encoder_folder))
     assert "set LOSTFOUND_ENCODER back" in next(iter(findings(stocked).values()))
     assert stocked("reindex")[0] == 0
     assert findings(stocked) == {}
+    with sqlite3.connect(office / "lostfound.db") as database:
+        copied = "SELECT item_id, 'another', text_hash, vector FROM item_vectors LIMIT 7"
+        database.execute(f"INSERT INTO item_vectors {copied}")
+    database.close()
+    assert findings(stocked) == {}  # of a process, maybe, that has not gone over to the present encoder
+    assert stocked("reindex")[0] == 0
+    with sqlite3.connect(office / "lostfound.db") as database:
+        assert database.execute("SELECT count(*) FROM item_vectors").fetchone() == (20,)
+        database.execute(f"INSERT INTO item_vectors {copied}")
+    database.close()
+    (told,) = findings(stocked)
+    assert told == "7 vectors are of other encoders and no index needs them"
+    assert findings(stocked, "--repair") == {}
+
+
+def test_the_doctor_has_nothing_to_say_of_an_office_at_work(stocked: Run, office: Path, encoder: BiEncoder) -> None:
+    database, done = Database.at(office / "lostfound.db"), threading.Event()
+    stocked("reindex")
+
+    def work() -> None:
+        ingest, number = Ingest(database, encoder), 0
+        while not done.is_set():
+            number += 1
+            ingest.upsert([ImportedItem(reference=f"W-{number % 50}", description=f"hat {number}")])
+            reindex(database, encoder, keep=1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(5):
+            assert findings(stocked) == {}
+    finally:
+        done.set()
+        worker.join()
+
+
+def test_the_files_of_the_index_are_examined_without_an_encoder_too(
+    stocked: Run, office: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked("reindex")
+    monkeypatch.setenv("LOSTFOUND_ENCODER", "/nowhere")
+    ((_, mended_by),) = findings(stocked).items()
+    assert mended_by == "set LOSTFOUND_ENCODER"
+    (file,) = office.glob("lostfound.db.index/g*/vectors.faiss")
+    file.write_bytes(b"")
+    assert sorted(findings(stocked).values()) == ["lostfound doctor --repair", "set LOSTFOUND_ENCODER"]
+
+
+def test_an_item_deleted_by_hand_is_told_to_the_clerk(stocked: Run, office: Path) -> None:
+    stocked("reindex")
+    with sqlite3.connect(office / "lostfound.db") as database:
+        database.execute("DELETE FROM items WHERE id = 7")
+    database.close()
+    code, _, error = stocked("search", "a hat", "--all")
+    assert (code, "item number 7 is in the index" in error, "lostfound doctor --repair" in error) == (1, True, True)
+    assert findings(stocked, "--repair") == {}
+    assert stocked("search", "a hat", "--all")[0] == 0
 
 
 def test_a_damaged_file_needs_a_backup(stocked: Run, office: Path) -> None:

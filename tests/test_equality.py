@@ -68,6 +68,7 @@ def machine(encoders: list[BiEncoder]) -> type[RuleBasedStateMachine]:
         def reindex(self, keep: int, is_approximate: bool) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(search.index.build, "EXACT_UP_TO", self.encoder.dim * (6 if is_approximate else 10**9))
+                patch.setattr(search.index.build, "VECTORS_PER_CENTROID", 2)
                 report = reindex(self.database, self.encoder, keep=keep)
             assert report.indexed.refused is None
 

@@ -3,7 +3,8 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import pytest
 from brute_force import generations_of, search
 
 from search.encoder import BiEncoder
-from search.errors import FingerprintError, ReindexRunningError
+from search.errors import DatabaseError, FingerprintError, ReindexRunningError
 from search.index.build import Measured
 from search.index.generations import Generations
 from search.ingest import Ingest
 from search.item_input import ImportedItem, ItemUpdate
 from search.reindex import objection, reindex
 from search.retriever import Retriever
+from search.types import START, Advance
+from storage import changes
 from storage.backup import back_up, restore
 from storage.database import Database
 from storage.items import HELD, Filters
@@ -156,24 +159,81 @@ def test_one_reindex_runs_at_a_time(
     assert lostfound("reindex")[0] == 0
 
 
+@pytest.mark.parametrize("had_an_index", [True, False])
+@pytest.mark.parametrize("keep", [1, 2])
 def test_a_change_of_encoder_leaves_no_moment_without_a_search(
-    kind: str, two_generations: Database, encoder: BiEncoder, other_encoder: BiEncoder
+    kind: str, two_generations: Database, encoder: BiEncoder, other_encoder: BiEncoder, keep: int, had_an_index: bool
 ) -> None:
-    old, new = Retriever(two_generations, encoder), Retriever(two_generations, other_encoder)
+    office = two_generations
+    if not had_an_index:
+        shutil.rmtree(office.index_folder)
+    old, new = Retriever(office, encoder), Retriever(office, other_encoder)
     search(old, encoder)
     with pytest.raises(FingerprintError, match="none of the 300 held items"):
         search(new, other_encoder)
-    reindex(two_generations, other_encoder)
+    reindex(office, other_encoder, keep=keep)
     assert len(search(new, other_encoder)[0]) == 300
-    for retriever in (old, Retriever(two_generations, encoder)):  # the clerks' processes are not restarted yet
-        assert len(search(retriever, encoder)[0]) == 300
-    Ingest(two_generations, encoder).upsert([ImportedItem(reference="N-1", description="by the old encoder")])
-    assert len(search(old, encoder)[0]) == 301
-    report = reindex(two_generations, other_encoder)
+    Ingest(office, encoder).upsert([ImportedItem(reference="N-1", description="by the old encoder")])
+    for retriever in (old, Retriever(office, encoder)):  # the clerks' processes are not restarted yet
+        assert search(retriever, encoder)[1] == []
+        assert len(search(retriever, encoder)[0]) == 301
+    report = reindex(office, other_encoder, keep=keep)
     assert (report.encoded.encoded, report.removed.vectors) == (1, 301)
+    assert len(generations_of(office).names()) == keep
     assert len(search(new, other_encoder)[0]) == 301
     with pytest.raises(FingerprintError):
-        search(Retriever(two_generations, encoder), encoder)
+        search(Retriever(office, encoder), encoder)
+
+
+def test_the_index_that_serves_is_never_removed(
+    two_generations: Database, encoder: BiEncoder, other_encoder: BiEncoder
+) -> None:
+    for chosen, keep in ((other_encoder, 2), (encoder, 2), (other_encoder, 1), (encoder, 1), (other_encoder, 1)):
+        report = reindex(two_generations, chosen, keep=keep)
+        assert report.indexed.generation in generations_of(two_generations).names()
+        for encoder_ in (encoder, other_encoder):
+            assert len(search(Retriever(two_generations, encoder_), encoder_)[0]) == 300
+
+
+def test_a_restore_in_the_midst_of_a_reindex_loses_no_change(
+    two_generations: Database, ingest: Ingest, tmp_path: Path
+) -> None:
+    encoder = ingest._encoder
+    back_up(two_generations, tmp_path / "backup.db")
+    ingest.upsert([ImportedItem(reference="L-1", description="lost by the restore")])
+
+    @contextmanager
+    def restoring(step: str, _total: int) -> Iterator[Advance]:
+        if step == "cleaning":
+            restore(two_generations, tmp_path / "backup.db")
+        yield lambda _done: None
+
+    with two_generations.read() as session:
+        before = changes.newest(session)
+    reindex(two_generations, encoder, restoring, keep=1)
+    with two_generations.read() as session:
+        assert 0 < changes.newest(session).number < before.number
+    assert len(search(Retriever(two_generations, encoder), encoder)[0]) == 300
+    ingest.withdraw("H-1", Status.DISPOSED)
+    assert reindex(two_generations, encoder).indexed.is_new
+    assert search(Retriever(two_generations, encoder), encoder)[1] == []
+
+
+def test_an_index_of_nothing_does_not_serve_a_database_whose_log_is_gone(
+    database: Database, encoder: BiEncoder, umbrellas: list[str]
+) -> None:
+    with database.read() as session:
+        assert changes.reaches(session, START)
+    with database.write() as session:
+        session.connection().exec_driver_sql("DELETE FROM changes")
+    with database.read() as session:
+        assert not changes.reaches(session, START)
+
+
+def test_without_a_database_no_index_is_made(tmp_path: Path, encoder: BiEncoder) -> None:
+    with pytest.raises(DatabaseError, match="create it with `lostfound init`"):
+        reindex(Database.at(tmp_path / "nothing.db"), encoder)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_filter_is_exact_on_disk_too(

@@ -97,7 +97,7 @@ def test_the_live_index_equals_brute_force_after_any_changes_and_under_any_filte
 ) -> None:
     stored = Stored(dict(zip(range(1, base_size + 1), unit_rows(1, base_size), strict=True)))
     base = BaseIndex(build(stored, DIM, nothing), probes=0, largest_error=0.0) if base_size else None
-    index = LiveIndex.on(base, DIM, START)
+    index = LiveIndex(START, DIM, base)
     for number, (changed, kept, seed) in enumerate(changes, start=1):
         ids = np.array(changed[:kept], dtype=np.int64)
         rows = unit_rows(seed, len(ids))
@@ -133,7 +133,7 @@ def test_a_filter_brings_the_true_nearest_of_every_selection_from_one_item_to_al
     many: Stored, monkeypatch: pytest.MonkeyPatch, approximate: bool
 ) -> None:
     base = base_of(many, approximate=approximate, monkeypatch=monkeypatch)
-    index = LiveIndex.on(base, 32, START)
+    index = LiveIndex(START, 32, base)
     rng = np.random.default_rng(8)
     gone, new = many.ids()[rng.permutation(3000)[:300]], np.arange(100_000, 100_200)
     index = index.apply(at(1), gone.tolist(), new, unit_rows(9, 200, 32))
@@ -173,7 +173,7 @@ def test_a_selection_costs_an_approximate_index_nothing_but_time(many: Stored, m
     true, _ = nearest(queries, many.parts(), 10)
     found, _ = poor.search(queries, 10, many)
     assert (found >= true[:, -1:] - 1e-5).mean() < 0.9
-    index = LiveIndex.on(poor, 32, START)
+    index = LiveIndex(START, 32, poor)
     for query in queries:
         for k in (10, 100):
             check_answer(index.search(query[None], k, many, many.ids()), query[None], many.vectors, k)
@@ -206,7 +206,7 @@ def test_nearest_among_parts_equals_brute_force_over_all_of_them(sizes: list[int
 def test_a_change_that_leaves_the_vector_as_it_was_leaves_the_index_as_it_was(
     many: Stored, monkeypatch: pytest.MonkeyPatch, approximate: bool
 ) -> None:
-    index = LiveIndex.on(base_of(many, approximate=approximate, monkeypatch=monkeypatch), 32, START)
+    index = LiveIndex(START, 32, base_of(many, approximate=approximate, monkeypatch=monkeypatch))
     ids = many.ids()[::7]
     gone = index.apply(at(1), ids.tolist(), np.empty(0, np.int64), np.empty((0, 32), np.float32))
     assert (len(gone), gone.changes) == (3000 - len(ids), len(ids))
@@ -219,7 +219,7 @@ def test_a_change_that_leaves_the_vector_as_it_was_leaves_the_index_as_it_was(
 
 def test_it_says_when_a_new_base_would_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     base = base_of(Stored(dict(enumerate(unit_rows(1, 2000), 1))), approximate=False, monkeypatch=monkeypatch)
-    index = LiveIndex.on(base, DIM, START)
+    index = LiveIndex(START, DIM, base)
     assert not index.reindex_pays
     monkeypatch.setattr("search.index.live.SLOW_FROM", 100 * DIM)
     few, many_ = np.arange(3000, 3050), np.arange(4000, 4500)

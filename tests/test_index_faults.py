@@ -7,11 +7,14 @@ import os
 import random
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import pytest
 from brute_force import generations_of, search
+from sqlalchemy import make_url
 
 from search.encoder import BiEncoder
 from search.errors import DamagedIndexError, DatabaseError, IndexFileError
@@ -93,10 +96,16 @@ def test_a_generation_of_another_form_or_database_is_set_aside(
     )
     (foreign,) = generations_of(other).names()
     shutil.copytree(other.index_folder / foreign, two_generations.index_folder / foreign.replace("g000001", "g000009"))
-    found, (warning,) = search(Retriever(two_generations, encoder), encoder)
+    retriever = Retriever(two_generations, encoder)
+    found, (warning,) = search(retriever, encoder)
     assert len(found) == 309
     assert "does not lead on from it" in warning
-    assert generations_of(two_generations).names() == [older]
+    assert search(retriever, encoder)[1] == []
+    assert len(generations_of(two_generations).names()) == 2  # left to the reindex
+    reindex(two_generations, encoder)
+    assert older in generations_of(two_generations).names()
+    assert len(generations_of(two_generations).names()) == 2
+    assert len(generations_of(two_generations).set_aside_names()) == 2
 
 
 def test_in_a_folder_that_may_not_be_written_a_damaged_generation_is_passed_over(
@@ -113,6 +122,65 @@ def test_in_a_folder_that_may_not_be_written_a_damaged_generation_is_passed_over
     assert len(search(retriever, encoder)[1]) == 1
     assert search(retriever, encoder)[1] == []
     assert generations_of(two_generations).names() == [newest, older]
+
+
+def test_what_cannot_be_read_for_a_while_is_passed_over_and_left_alone(
+    two_generations: Database, encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, older = generations_of(two_generations).names()
+    real = faiss.read_index
+
+    def fail(path: str, flags: int) -> faiss.Index:
+        if newest in path:
+            raise RuntimeError("could not mmap: Cannot allocate memory")
+        return real(path, flags)
+
+    monkeypatch.setattr(faiss, "read_index", fail)
+    retriever = Retriever(two_generations, encoder)
+    _, (warning,) = search(retriever, encoder)
+    assert f"index {newest} is not used, it cannot be read: FAISS" in warning
+    assert search(retriever, encoder)[1] == []
+    monkeypatch.setattr(faiss, "read_index", real)
+    monkeypatch.setattr("search.index.generations.time.monotonic", lambda: time.perf_counter() + 1e6)
+    search(retriever, encoder)
+    assert retriever._current is not None
+    assert retriever._current.generation == newest
+    assert generations_of(two_generations).names() == [newest, older]
+
+
+def test_where_the_folder_is_no_folder_searches_go_on_and_a_reindex_says_so(
+    two_generations: Database, encoder: BiEncoder
+) -> None:
+    shutil.rmtree(two_generations.index_folder)
+    two_generations.index_folder.write_text("a file")
+    found, (warning,) = search(Retriever(two_generations, encoder), encoder)
+    assert (len(found), "it cannot be read: Not a directory" in warning) == (300, True)
+    with pytest.raises(IndexFileError, match="cannot be written"):
+        reindex(two_generations, encoder)
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_only_bears_the_name_of_a_generation_is_set_aside(
+    two_generations: Database, encoder: BiEncoder, make: Callable[[Path], None]
+) -> None:
+    newest, older = generations_of(two_generations).names()
+    make(two_generations.index_folder / "g000009-0123456789abcdef")
+    found, warnings = search(Retriever(two_generations, encoder), encoder)
+    assert (len(found), len(warnings)) == (300, 1)
+    assert generations_of(two_generations).names() == [newest, older]
+
+
+def test_a_reader_that_may_not_see_the_latest_changes_moves_nothing(
+    two_generations: Database, encoder: BiEncoder
+) -> None:
+    names = generations_of(two_generations).names()
+    immutable = Database(make_url(f"sqlite:///file:{two_generations.file}?immutable=1&uri=true"))
+    with two_generations.read():  # keeps the changes in the WAL
+        Ingest(two_generations, encoder).upsert([ImportedItem(reference="N-1", description="a new hat")])
+        reindex(two_generations, encoder, keep=3)
+        assert len(search(Retriever(immutable, encoder), encoder)[0]) == 300
+        assert len(generations_of(two_generations).names()) == len(names) + 1
+        assert len(search(Retriever(two_generations, encoder), encoder)[0]) == 301
 
 
 def test_a_full_disk_publishes_nothing_and_the_earlier_generation_serves(

@@ -88,9 +88,9 @@ def doctor(
     with progress("Examining", total) as advance:
         findings = examine(application, advance)
     if findings and repair:
-        mend(application, findings, progress)
+        hindrances = mend(application, findings, progress)
         with progress("Examining", total) as advance:
-            findings = examine(application, advance)
+            findings = hindrances + examine(application, advance)
     if json:
         print_json({"items": total, "findings": [asdict(finding) for finding in findings]})
     elif findings:

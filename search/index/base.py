@@ -54,6 +54,12 @@ class BaseIndex:
     largest_error: float
     """The largest distance between a vector and what the index holds of it."""
 
+    def __post_init__(self) -> None:
+        """Set what a file does not keep: the search of one query by all cores, and where each id is."""
+        if self.is_approximate and self.index.direct_map.type == faiss.DirectMap.NoMap:
+            self.index.parallel_mode = 1
+            self.index.set_direct_map_type(faiss.DirectMap.Hashtable)
+
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
@@ -94,8 +100,6 @@ class BaseIndex:
         if not self.is_approximate:
             decoded = self.index.index.reconstruct_batch(np.searchsorted(self.ids, ids))
             return decoded
-        if self.index.direct_map.type == faiss.DirectMap.NoMap:
-            self.index.set_direct_map_type(faiss.DirectMap.Hashtable)
         decoded = self.index.reconstruct_batch(ids)
         return decoded
 

@@ -7,7 +7,9 @@
 So no byte of it can change unnoticed.
 """
 
+import errno
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +19,7 @@ from typing import Literal
 import faiss
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from search.errors import DamagedIndexError
+from search.errors import DamagedIndexError, IndexFileError
 from search.index.base import BaseIndex
 from search.types import Position
 from search.whole_file import sync
@@ -47,9 +49,16 @@ class Manifest(BaseModel):
     count: int = Field(ge=0)
     position: Position
     """It holds the changes up to this one."""
+    previous_encoder: str | None
+    """By which searches worked before it was published; None where nobody knows."""
     built_at: datetime
     faiss_bytes: int = Field(ge=0)
     faiss_sha256: str
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its encoder was in use before it: no process should be working by another one by now."""
+        return self.previous_encoder == self.encoder
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,17 @@ class Draft:
 
         Raises:
             DamagedIndexError: It is not the one that was written.
+            IndexFileError: It cannot be read.
         """
-        return _read_faiss(self.folder / VECTORS, self.faiss_bytes, self.faiss_sha256)
+        try:
+            return _read_faiss(self.folder / VECTORS, self.faiss_bytes, self.faiss_sha256)
+        except DamagedIndexError as error:
+            raise DamagedIndexError(
+                f"{self.folder.parent} does not hold the index as it was written, {error}; what was published before "
+                "serves on, examine the disk"
+            ) from error
+        except OSError as error:
+            raise IndexFileError(f"the new index in {self.folder.parent} cannot be read: {error.strerror}") from error
 
     def complete(self, manifest: Manifest, number: int) -> str:
         """Add the manifest; the name that the folder is to bear.
@@ -120,6 +138,8 @@ def read_manifest(folder: Path) -> Manifest:
         content = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise _missing(folder, MANIFEST) from None
+    except NotADirectoryError:
+        raise DamagedIndexError("it is no folder") from None
     if _checksum(content) != folder.name.rpartition("-")[2]:
         raise DamagedIndexError(f"{MANIFEST} does not have the checksum in the folder's name")
     try:
@@ -144,7 +164,7 @@ def open_generation(folder: Path) -> Generation:
 
 def _missing(folder: Path, file: str) -> OSError | DamagedIndexError:
     """A file that is missing in a folder is damage, a folder that is missing was pruned."""
-    return DamagedIndexError(f"it has no {file}") if folder.exists() else FileNotFoundError(folder)
+    return DamagedIndexError(f"it has no {file}") if os.path.lexists(folder) else FileNotFoundError(folder)
 
 
 def _checksum(manifest: bytes) -> str:
@@ -153,13 +173,12 @@ def _checksum(manifest: bytes) -> str:
 
 def _read_faiss(path: Path, size: int, sha256: str) -> faiss.Index:
     """The index in a file, mapped into memory, so that processes share its pages."""
+    with path.open("rb") as file:
+        if path.stat().st_size != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise DamagedIndexError(f"{path.name} does not have the size and checksum in its manifest")
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise DamagedIndexError(f"{path.name} does not have the size and checksum in its manifest")
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise DamagedIndexError(f"{path.name} cannot be read by FAISS {faiss.__version__}: {error}") from error
-    if isinstance(index, faiss.IndexIVF):
-        index.parallel_mode = 1  # not kept in the file
-    return index
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:  # the file is sound, so it is the memory, or another version of FAISS
+        if not path.exists():
+            raise FileNotFoundError(path) from None
+        raise OSError(errno.EIO, f"FAISS {faiss.__version__} cannot open {path.name}") from error

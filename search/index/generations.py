@@ -8,8 +8,10 @@ set-aside/                   damaged and foreign ones, each with a reason.txt
 .lock                        held while a generation is built
 """
 
+import math
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,36 +24,42 @@ from search.errors import DamagedIndexError, IndexFileError, ReindexRunningError
 from search.index.generation import NAME, Draft, Generation, Manifest, number_of, open_generation, read_manifest
 from search.whole_file import sync, write_whole
 
+RETRY_AFTER = 60.0
+"""Seconds after which an index is tried again that could not be read."""
+
 REASON, SET_ASIDE, BUILDING, REMOVING, LOCK = "reason.txt", "set-aside", ".building-", ".removing-", ".lock"
 
 
 class Generations:
-    """All generations in one folder, that of one database."""
+    """All generations in one folder, that of one database.
+
+    The folder is a cache: what cannot be read of it is passed over, with a note, and never keeps a search from its
+    answer.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._opened: Generation | None = None
-        self._refused: set[str] = set()
+        self._passed_over: dict[str, float] = {}
         self._notes: list[str] = []
 
     def names(self) -> list[str]:
         """The published ones, the newest first; none where there is no folder."""
         try:
             names = [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name)]
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
         except OSError as error:
-            raise IndexFileError(f"{self.folder} cannot be read: {error.strerror}; correct its permissions") from error
+            self.pass_over(str(self.folder), f"it cannot be read: {error.strerror}", RETRY_AFTER)
+            return []
         return sorted(names, key=number_of, reverse=True)
 
     def newest(self, encoder: str) -> Generation | None:
-        """The newest sound generation of this encoder; what is damaged on the way to it is set aside.
-
-        Raises:
-            IndexFileError: The folder cannot be read.
-        """
-        for name in self.names():
-            if name in self._refused:
+        """The newest sound generation of this encoder; what is damaged on the way to it is set aside."""
+        names = self.names()
+        while names:
+            name = names.pop(0)
+            if self._passed_over.get(name, 0) > time.monotonic():
                 continue
             if self._opened is not None and (name, encoder) == (self._opened.name, self._opened.manifest.encoder):
                 return self._opened
@@ -59,12 +67,13 @@ class Generations:
                 if self.manifest(name).encoder == encoder:
                     self._opened = self.open(name)
                     return self._opened
-            except FileNotFoundError:
-                return self.newest(encoder)  # pruned meanwhile, so there is a newer one
             except DamagedIndexError as error:
                 self.set_aside(name, str(error))
             except OSError as error:  # no permission, say: no reason to move it
-                self._refuse(name, f"it cannot be read: {error.strerror}")
+                if name in (present := self.names()):
+                    self.pass_over(name, f"it cannot be read: {error.strerror}", RETRY_AFTER)
+                else:
+                    names = present  # pruned meanwhile, so there is a newer one
         return None
 
     def manifest(self, name: str) -> Manifest:
@@ -82,7 +91,13 @@ class Generations:
             place.parent.mkdir(exist_ok=True)
             (self.folder / name).rename(place)
             write_whole(place / REASON, f"{datetime.now(UTC).isoformat()}\n{reason}\n")
-        self._refuse(name, reason)
+        self.pass_over(name, reason)
+
+    def pass_over(self, name: str, reason: str, seconds: float = math.inf) -> None:
+        """Use no such generation in this process for that long; noted once."""
+        if name not in self._passed_over:
+            self._notes.append(f"index {name} is not used, {reason}; run `lostfound reindex`")
+        self._passed_over[name] = time.monotonic() + seconds
 
     def set_aside_names(self) -> list[str]:
         """Those that were set aside and are kept."""
@@ -110,6 +125,8 @@ class Generations:
                 lock.acquire()
             except Timeout:
                 raise ReindexRunningError(f"another reindex of {self.folder} is running; wait for its end") from None
+            except NotImplementedError:
+                raise IndexFileError(f"{self.folder} is on a file system without locks; put it on another") from None
         try:
             yield
         finally:
@@ -145,26 +162,40 @@ class Generations:
             sync(self.folder)
         return name
 
-    def prune(self, keep: int) -> list[Manifest]:
-        """Delete all but the newest `keep`, and what killed processes left; what the kept ones hold, newest first."""
-        for name in self.names()[keep:]:
+    def prune(self, serving: Manifest, keep: int) -> list[Manifest] | None:
+        """Delete what no search needs, and what killed processes left; what is kept, None where that cannot be read.
+
+        Kept are the newest `keep` generations of the present encoder and, until that has a second one, the newest one
+        of the encoder before it, by which some processes may still be working.
+
+        Args:
+            serving: The newest generation's.
+            keep: At least 1.
+        """
+        allowed = {serving.encoder: keep}
+        if serving.previous_encoder is not None and not serving.is_settled:
+            allowed[serving.previous_encoder] = 1
+        kept = []
+        for name in self.names():
+            try:
+                manifest = self.manifest(name)
+            except DamagedIndexError as error:
+                self.set_aside(name, str(error))
+                continue
+            except FileNotFoundError:
+                continue  # a search has set it aside
+            except OSError:
+                return None
+            if allowed.get(manifest.encoder, 0) > 0:
+                allowed[manifest.encoder] -= 1
+                kept.append(manifest)
+                continue
             with suppress(OSError):
                 (self.folder / name).rename(self.folder / f"{REMOVING}{name}")  # half of one is never in its place
         for prefix in (BUILDING, REMOVING):
             for left in self.folder.glob(f"{prefix}*"):
                 shutil.rmtree(left, ignore_errors=True)
-        return [manifest for name in self.names() if (manifest := self._sound_manifest(name))]
-
-    def _sound_manifest(self, name: str) -> Manifest | None:
-        try:
-            return self.manifest(name)
-        except DamagedIndexError as error:
-            self.set_aside(name, str(error))
-        return None
-
-    def _refuse(self, name: str, reason: str) -> None:
-        self._refused.add(name)
-        self._notes.append(f"index {name} is not used, {reason}; run `lostfound reindex`")
+        return kept
 
 
 @contextmanager

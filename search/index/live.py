@@ -24,7 +24,7 @@ class LiveIndex:
     Example:
         >>> from datetime import UTC, datetime
         >>> from search.types import START
-        >>> index = LiveIndex.on(None, 2, START)
+        >>> index = LiveIndex(START, dim=2)
         >>> later = Position(1, datetime(2026, 11, 29, tzinfo=UTC))
         >>> index = index.apply(later, [7], np.array([7]), np.array([[1, 0]], dtype=np.float32))
         >>> len(index), index.position.number
@@ -33,33 +33,31 @@ class LiveIndex:
 
     position: Position
     """The changes up to this one are in it."""
-    ids: Ids
-    """Of the items that are not, or no longer so, in the base; shape (n,)."""
-    vectors: Vectors
-    """Their vectors, shape (n, dim)."""
+    dim: int
     base: BaseIndex | None = None
+    newer: tuple[tuple[Ids, Vectors], ...] = ()
+    """The items that are not, or not so, in the base: ids, shape (n,), and vectors, shape (n, dim), in parts."""
     counted: Mask | None = field(default=None, repr=False)
     """Which ids of the base still count; None: all."""
     replaced: int = 0
     """How many of them do not."""
 
-    @classmethod
-    def on(cls, base: BaseIndex | None, dim: int, position: Position) -> "LiveIndex":
-        """What the base holds, which is nothing where there is none."""
-        return cls(position, np.empty(0, np.int64), np.empty((0, dim), np.float32), base)
-
     def __len__(self) -> int:
-        return len(self.ids) - self.replaced + (len(self.base) if self.base else 0)
+        return self._newer_count - self.replaced + (len(self.base) if self.base else 0)
+
+    @property
+    def _newer_count(self) -> int:
+        return sum(len(ids) for ids, _ in self.newer)
 
     @property
     def changes(self) -> int:
         """Vectors that are not in the base, and those in it that no longer count."""
-        return len(self.ids) + self.replaced
+        return self._newer_count + self.replaced
 
     @property
     def reindex_pays(self) -> bool:
         """Whether so much has changed since the base was built that searches are slowed down."""
-        return self.changes * self.vectors.shape[1] > SLOW_FROM and self.changes > SLOW_SHARE * len(self)
+        return self.changes * self.dim > SLOW_FROM and self.changes > SLOW_SHARE * len(self)
 
     def apply(self, position: Position, changed: Sequence[int], ids: Ids, vectors: Vectors) -> "LiveIndex":
         """The index after further changes.
@@ -71,14 +69,12 @@ class LiveIndex:
             vectors: Their present vectors, shape (n, dim).
         """
         gone = np.asarray(changed, dtype=np.int64)
-        kept = np.isin(self.ids, gone, invert=True)
         in_base = self._in_base(ids, vectors)
         counted, replaced = self._recounted(gone, ids[in_base])
         return replace(
             self,
             position=position,
-            ids=np.concatenate([self.ids[kept], ids[~in_base]]),
-            vectors=np.concatenate([self.vectors[kept], vectors[~in_base]]),
+            newer=_joined([*_without(self.newer, gone), (ids[~in_base], vectors[~in_base])]),
             counted=counted,
             replaced=replaced,
         )
@@ -93,23 +89,21 @@ class LiveIndex:
             among: Only these ids are looked at, and the answer is exact; None: all.
         """
         of_base = self._search_base(queries, k, source, among)
-        newer = slice(None) if among is None else np.isin(self.ids, among)
-        return merge(of_base, nearest(queries, [(self.ids[newer], self.vectors[newer])], k), k)
+        newer = self.newer if among is None else _only(self.newer, among)
+        return merge(of_base, nearest(queries, newer, k), k)
 
     def decoded(self, ids: Ids) -> Vectors:
         """What the index holds of these items' vectors, shape (n, dim); NaN where it holds none."""
-        rows = np.full((len(ids), self.vectors.shape[1]), np.nan, dtype=np.float32)
+        rows = np.full((len(ids), self.dim), np.nan, dtype=np.float32)
         if self.base is not None and len(self.base):
             in_base = self.base.holds(ids)
             if self.counted is not None:
                 in_base[in_base] = self.counted[ids[in_base]]
             if in_base.any():
                 rows[in_base] = self.base.decoded(ids[in_base])
-        places = {item_id: place for place, item_id in enumerate(self.ids.tolist())}
-        newer = [(number, places[item_id]) for number, item_id in enumerate(ids.tolist()) if item_id in places]
-        if newer:
-            into, taken = zip(*newer, strict=True)
-            rows[list(into)] = self.vectors[list(taken)]
+        for newer_ids, newer in self.newer:
+            _, wanted, place = np.intersect1d(ids, newer_ids, return_indices=True)
+            rows[wanted] = newer[place]
         return rows
 
     def _search_base(self, queries: Vectors, k: int, source: VectorSource, among: Ids | None) -> tuple[Vectors, Ids]:
@@ -144,3 +138,30 @@ class LiveIndex:
         counted[gone[gone < len(counted)]] = False
         counted[back] = True
         return counted, len(self.base) - int(np.count_nonzero(counted))
+
+
+Parts = Sequence[tuple[Ids, Vectors]]
+
+
+def _without(parts: Parts, gone: Ids) -> Parts:
+    """The parts less some ids; a part that has none of them is not copied."""
+    kept = ((ids, vectors, np.isin(ids, gone, invert=True)) for ids, vectors in parts)
+    return [(ids, vectors) if stays.all() else (ids[stays], vectors[stays]) for ids, vectors, stays in kept]
+
+
+def _only(parts: Parts, among: Ids) -> Parts:
+    chosen = ((ids, vectors, np.isin(ids, among)) for ids, vectors in parts)
+    return [(ids[taken], vectors[taken]) for ids, vectors, taken in chosen]
+
+
+def _joined(parts: Parts) -> tuple[tuple[Ids, Vectors], ...]:
+    """The parts, each at least twice as large as the next: few of them, and a vector is copied log n times in all."""
+    joined: list[tuple[Ids, Vectors]] = []
+    for part in parts:
+        ids, vectors = part
+        while joined and len(joined[-1][0]) < 2 * len(ids):
+            before = joined.pop()
+            ids, vectors = np.concatenate([before[0], ids]), np.concatenate([before[1], vectors])
+        if len(ids):
+            joined.append((ids, vectors))
+    return tuple(joined)
