@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from search.current_index import FOREIGN
 from search.encoder import BiEncoder
 from search.errors import DamagedIndexError
-from search.index.build import WANTED_RECALL, Measured, build, measure
+from search.gate import held_out_queries, objection
+from search.index.build import Measured, build, measure
 from search.index.generation import Draft, Manifest
 from search.index.generations import Generations
 from search.ingest import ROWS_PER_COMMIT, Ingest
-from search.training.corpus import Split, load_corpus
-from search.types import START, Advance, Position, Vectors
+from search.types import START, Advance, Position
 from storage import changes, items, vectors
 from storage.database import Database
 from storage.items import HELD
@@ -28,15 +28,8 @@ from storage.vectors import StoredVectors
 KEEP = 2
 """Generations of the encoder that are kept: the newest, and one to fall back on."""
 
-QUERIES = 200
-"""Held-out lost reports by which the recall of an index is measured."""
-
 CHANGES_PER_COMMIT = 20_000
 """Removed from the log at once: some ten milliseconds under the write lock."""
-
-WANTED_SELF_RETRIEVAL = 0.99
-LARGEST_ERROR = 0.1
-"""Between a vector and what the index holds of it; one byte per dimension makes about 0.015 of it."""
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
 """Called with the name of a step and its total; what it yields is called with how much was done since the last call."""
@@ -184,7 +177,7 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
             draft = stack.enter_context(generations.draft(index))
             del index
         with steps.step("checking", count) as advance:
-            measured = measure(draft.read_back(), source, _lost_reports(encoder), advance)
+            measured = measure(draft.read_back(), source, held_out_queries(encoder, source), advance)
         if refused := objection(measured, count):
             return Indexed(
                 newest.name if newest else None, False, refused, newest.manifest if newest else None, without
@@ -201,30 +194,6 @@ def _previous_encoder(generations: Generations) -> str | None:
     for name in generations.names():
         with suppress(DamagedIndexError, OSError):
             return generations.manifest(name).encoder
-    return None
-
-
-def _lost_reports(encoder: BiEncoder) -> Vectors:
-    reports = [report for entry in load_corpus().objects[Split.VALIDATION] for report in entry.lost]
-    return encoder.encode_queries(reports[:: len(reports) // QUERIES][:QUERIES])
-
-
-def objection(measured: Measured, count: int) -> str | None:
-    """Why an index is not good enough to be published; None where it is.
-
-    Args:
-        measured: The index as the disk holds it, with its figures.
-        count: How many vectors the database says there are.
-    """
-    index = measured.index
-    if len(index) != count:
-        return f"it holds {len(index)} vectors, the database {count}"
-    if index.largest_error > LARGEST_ERROR:
-        return f"a vector in it is {index.largest_error:.3f} from the stored one"
-    if measured.recall < WANTED_RECALL:
-        return f"its recall@100 is {measured.recall:.4f}, below {WANTED_RECALL}"
-    if measured.finds_itself < WANTED_SELF_RETRIEVAL:
-        return f"only {measured.finds_itself:.3f} of the sampled vectors find themselves"
     return None
 
 

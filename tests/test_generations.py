@@ -14,11 +14,12 @@ from brute_force import generations_of, search
 
 from search.encoder import BiEncoder
 from search.errors import DatabaseError, FingerprintError, ReindexRunningError
+from search.gate import objection
 from search.index.build import Measured
 from search.index.generations import Generations
 from search.ingest import Ingest
 from search.item_input import ImportedItem, ItemUpdate
-from search.reindex import objection, reindex
+from search.reindex import reindex
 from search.retriever import Retriever
 from search.types import START, Advance
 from storage import changes
@@ -126,10 +127,10 @@ def test_an_index_that_is_not_good_enough_is_refused(
     shutil.copy(two_generations.file, office / "lostfound.db")
     assert lostfound("add", "a new hat")[0] == 0
     before = sorted((office / "lostfound.db.index").rglob("*"))
-    monkeypatch.setattr("search.reindex.WANTED_RECALL", 1.01)
+    monkeypatch.setattr("search.gate.WANTED_RECALL", 1.01)
     code, out, error = lostfound("reindex", "--json")
     assert code == 3
-    assert "its recall@100 is 1.0000, below 1.01" in json.loads(out)["indexed"]["refused"]
+    assert "its recall is 1.0000, below 1.01" in json.loads(out)["indexed"]["refused"]
     assert "lostfound doctor" in error
     assert sorted((office / "lostfound.db.index").rglob("*")) == before
     monkeypatch.undo()
@@ -141,7 +142,7 @@ def test_every_figure_of_an_index_is_judged(two_generations: Database, encoder: 
     good = Measured(generation.index, recall=0.995, finds_itself=1.0)
     assert objection(good, 300) is None
     assert "holds 300 vectors, the database 301" in str(objection(good, 301))
-    assert "recall@100 is 0.9890" in str(objection(replace(good, recall=0.989), 300))
+    assert "recall is 0.9890" in str(objection(replace(good, recall=0.989), 300))
     assert "find themselves" in str(objection(replace(good, finds_itself=0.5), 300))
     wrong = replace(good, index=replace(good.index, largest_error=0.2))
     assert "0.200 from the stored one" in str(objection(wrong, 300))

@@ -18,6 +18,7 @@ LAYERS = (
     {"search.retriever"},
     {"search.pipeline", "search.ingest"},
     {"search.training"},
+    {"search.gate"},
     {"search.reindex"},
     {"search.application"},
     {"search.status", "search.doctor", "search.console", "search.defects"},

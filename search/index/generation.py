@@ -45,7 +45,7 @@ class Manifest(BaseModel):
     largest_error: float = Field(ge=0)
     """The largest distance between a vector and what the file holds of it."""
     recall: float = Field(ge=0, le=1)
-    """Measured recall@100."""
+    """Measured recall@10 or @100, the lesser."""
     count: int = Field(ge=0)
     position: Position
     """It holds the changes up to this one."""
