@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.pipeline import Answer, Match
+from search.reindex import ReindexReport
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -79,6 +80,22 @@ def print_answer(answer: Answer, warned: set[str] | None = None) -> None:
     else:
         out.print(Text(f"No match for: {answer.query}"), soft_wrap=True)
     out.print(Text(_explanation(answer), style="dim"), soft_wrap=True)
+
+
+def print_reindex(report: ReindexReport) -> None:
+    """What a reindex did, as a table."""
+    indexed, manifest = report.indexed, report.indexed.manifest
+    index = indexed.generation or "none"
+    fields: dict[str, Any] = {"items": report.encoded.items, "encoded": report.encoded.encoded}
+    if indexed.without_vector:
+        fields["without a vector"] = indexed.without_vector
+    fields["index"] = f"{index}, {'new' if indexed.is_new else 'as it was'}"
+    if manifest:
+        fields |= {"kind": manifest.kind, "vectors": manifest.count, "recall": f"{manifest.recall:.4f}"}
+        fields["megabytes"] = f"{manifest.faiss_bytes / 1e6:.1f}"
+    fields["removed"] = f"{report.removed.changes} changes, {report.removed.vectors} vectors"
+    fields["seconds"] = ", ".join(f"{step} {seconds:.1f}" for step, seconds in report.seconds.items())
+    print_fields("Reindex", fields)
 
 
 def answer_as_json(answer: Answer) -> dict[str, Any]:

@@ -61,7 +61,12 @@ def _on_disk(session: Session, generations: Generations, encoder: str) -> dict[s
             told[name] = f"not used: {error}"
             continue
         if manifest.encoder == encoder and changes.reaches(session, manifest.position):
-            told |= {"on disk": name, "kind": manifest.kind, "built": manifest.built_at, "recall": manifest.recall}
+            told |= {
+                "on disk": name,
+                "kind": manifest.kind,
+                "built": f"{manifest.built_at:%Y-%m-%d %H:%M} UTC",
+                "recall": manifest.recall,
+            }
             told |= {"items changed since": changes.count_since(session, manifest.position)}
             break
     return told | ({"set aside": ", ".join(aside)} if (aside := generations.set_aside_names()) else {})

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from search.application import Application
 
 
-SHOWN = {"kind", "count", "lists", "probes", "recall", "largest_error", "faiss_bytes"}
-"""Of an index, in the tables of `reindex`."""
-
 REFUSED, RUNNING = 3, 4
 """Exit codes of `reindex`."""
 
@@ -31,7 +28,7 @@ def reindex(
     reindex is running.
     """
     from search.application import Application
-    from search.console import fail, print_fields, print_json, progress
+    from search.console import fail, print_json, print_reindex, progress
     from search.errors import ReindexRunningError
     from search.reindex import reindex as run
 
@@ -41,17 +38,13 @@ def reindex(
     except ReindexRunningError as error:
         fail(str(error))
         raise typer.Exit(RUNNING) from None
-    told = asdict(report)
     if json:
-        told["indexed"]["manifest"] = report.indexed.manifest and report.indexed.manifest.model_dump(mode="json")
+        manifest = report.indexed.manifest
+        told = asdict(report)
+        told["indexed"]["manifest"] = manifest.model_dump(mode="json") if manifest else None
         print_json(told)
     else:
-        manifest = report.indexed.manifest
-        del told["indexed"]["manifest"]
-        shown = manifest.model_dump(include=SHOWN) if manifest else {}
-        print_fields("Reindex", told["encoded"] | told["indexed"] | shown)
-        print_fields("Removed", told["removed"])
-        print_fields("Seconds", told["seconds"])
+        print_reindex(report)
     if report.indexed.refused:
         fail(f"the new index was not published: {report.indexed.refused}; run `lostfound doctor`")
         raise typer.Exit(REFUSED)

@@ -16,7 +16,7 @@ from search.types import Ids, Vectors
 Mask = npt.NDArray[np.bool_]
 """Shape (largest id + 1,): whether each id counts."""
 
-OVERSAMPLING = 1.5
+OVERSAMPLING = 1.2
 """So many times k candidates of an approximate index are compared anew by their exact vectors."""
 
 ROUNDING = 1e-5
