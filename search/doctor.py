@@ -12,7 +12,7 @@ from search.current_index import FOREIGN, open_index
 from search.errors import DamagedIndexError, DatabaseError, ModelError, SettingsError
 from search.index.base import ROUNDING
 from search.index.generation import Generation, Manifest
-from search.index.generations import Generations
+from search.index.generations import REASON, SET_ASIDE, Generations
 from search.index.live import LiveIndex
 from search.ingest import ROWS_PER_COMMIT
 from search.reindex import ShowProgress, reindex
@@ -49,8 +49,12 @@ def examine(application: Application, advance: Advance | None = None) -> list[Fi
     """
     if ruined := backup.check(application.database):
         return [Finding(f"{application.database.file} is damaged: {line}", RESTORE) for line in ruined]
-    unsound = [Finding(f"index {name} is not sound: {why}", REPAIR) for name, why in unsound_generations(application)]
-    return [*_rows(application), *_models(application), *_vectors(application, advance), *unsound]
+    return [
+        *_rows(application),
+        *_models(application),
+        *_vectors(application, advance),
+        *_indexes(application),
+    ]
 
 
 def repair(
@@ -152,6 +156,16 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
     ):
         if count:
             yield Finding(f"{count} {what}", REPAIR)
+
+
+def _indexes(application: Application) -> Iterator[Finding]:
+    generations = Generations(application.database.index_folder)
+    if trouble := generations.trouble():
+        yield Finding(f"{generations.folder} cannot be used, {trouble}", "mend that, then lostfound reindex")
+    if lost := generations.lost_newest():
+        yield Finding(f"index {lost} was set aside, see {generations.folder / SET_ASIDE / lost / REASON}", REPAIR)
+    for name, why in unsound_generations(application):
+        yield Finding(f"index {name} is not sound: {why}", REPAIR)
 
 
 def _manifests(application: Application) -> list[Manifest]:

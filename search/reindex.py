@@ -15,7 +15,7 @@ from search.encoder import BiEncoder
 from search.errors import DamagedIndexError
 from search.gate import held_out_queries, objection
 from search.index.build import Measured, build, measure
-from search.index.generation import Draft, Manifest
+from search.index.generation import Draft, Generation, Manifest
 from search.index.generations import Generations
 from search.ingest import ROWS_PER_COMMIT, Ingest
 from search.types import START, Advance, Position
@@ -168,7 +168,7 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
         source = StoredVectors(session, encoder.fingerprint, encoder.dim)
         position = changes.newest(session)
         without = len(vectors.ids_without(session, source.encoder, HELD))
-        if newest is not None and newest.manifest.position == position and newest.manifest.is_settled:
+        if newest is not None and _is_up_to_date(newest, position, generations):
             return Indexed(newest.name, False, None, newest.manifest, without)
         count = items.count_by_status(session)[Status.HELD] - without
         with steps.step("building", count) as advance:
@@ -188,6 +188,12 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
             manifest = _manifest(source, position, previous, measured, draft)
             name = generations.publish(draft, manifest)
         return Indexed(name, True, None, manifest, without)
+
+
+def _is_up_to_date(newest: Generation, position: Position, generations: Generations) -> bool:
+    """Whether another one would be no better; after a change of encoder the second one says that the change is done."""
+    manifest = newest.manifest
+    return manifest.position == position and manifest.is_settled and generations.lost_newest() is None
 
 
 def _previous_encoder(generations: Generations) -> str | None:

@@ -54,6 +54,8 @@ def collect_status(application: Application) -> dict[str, dict[str, Any]]:
 
 def _on_disk(session: Session, generations: Generations, encoder: str) -> dict[str, Any]:
     told: dict[str, Any] = {"on disk": "none, searches read the stored vectors; `lostfound reindex` makes one"}
+    if trouble := generations.trouble():
+        told["on disk"] = f"none: {generations.folder} cannot be used, {trouble}"
     for name in generations.names():
         try:
             manifest = generations.manifest(name)

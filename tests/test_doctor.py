@@ -160,6 +160,30 @@ def test_vectors_that_a_kept_index_needs_are_no_fault(
     assert findings(stocked, "--repair") == {}
 
 
+def test_an_index_that_a_search_has_set_aside_is_told_until_there_is_a_newer_one(stocked: Run, office: Path) -> None:
+    for _ in range(2):
+        stocked("reindex", "--keep", "1")
+        (file,) = office.glob("lostfound.db.index/g*/vectors.faiss")
+        file.write_bytes(b"")
+        assert "lostfound doctor" in stocked("search", "a hat", "--all")[2]
+        ((told, mended_by),) = findings(stocked).items()
+        assert file.parent.name in told
+        assert "reason.txt" in told
+        assert mended_by == "lostfound doctor --repair"
+        assert findings(stocked, "--repair") == {}
+        stocked("add", "one more")
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_an_index_folder_that_is_none_is_told(stocked: Run, office: Path, make: Callable[[Path], None]) -> None:
+    make(office / "lostfound.db.index")
+    assert stocked("search", "a hat", "--all")[0] == 0
+    code, _, error = stocked("reindex")
+    assert (code, "cannot be used, it is no folder, or a link to nowhere" in error) == (1, True)
+    assert "cannot be used" in stocked("status")[1]
+    assert list(findings(stocked).values()) == ["mend that, then lostfound reindex"]
+
+
 def test_the_doctor_has_nothing_to_say_of_an_office_at_work(stocked: Run, office: Path, encoder: BiEncoder) -> None:
     database, done = Database.at(office / "lostfound.db"), threading.Event()
     stocked("reindex")

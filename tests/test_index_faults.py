@@ -57,7 +57,7 @@ def test_a_damaged_generation_is_set_aside_and_the_one_before_it_serves(
         found, warnings = search(retriever, encoder)
         assert len(found) == 300
         assert newest in warnings[0]
-        assert "lostfound reindex" in warnings[0]
+        assert "lostfound doctor" in warnings[0]
         assert search(retriever, encoder) == (found, [])
         assert generations_of(two_generations).names() == [older]
         aside = two_generations.index_folder / "set-aside" / newest
@@ -154,8 +154,8 @@ def test_where_the_folder_is_no_folder_searches_go_on_and_a_reindex_says_so(
     shutil.rmtree(two_generations.index_folder)
     two_generations.index_folder.write_text("a file")
     found, (warning,) = search(Retriever(two_generations, encoder), encoder)
-    assert (len(found), "it cannot be read: Not a directory" in warning) == (300, True)
-    with pytest.raises(IndexFileError, match="cannot be written"):
+    assert (len(found), "it is no folder" in warning) == (300, True)
+    with pytest.raises(IndexFileError, match="cannot be used, it is no folder"):
         reindex(two_generations, encoder)
 
 

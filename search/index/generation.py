@@ -101,8 +101,8 @@ class Draft:
             return _read_faiss(self.folder / VECTORS, self.faiss_bytes, self.faiss_sha256)
         except DamagedIndexError as error:
             raise DamagedIndexError(
-                f"{self.folder.parent} does not hold the index as it was written, {error}; what was published before "
-                "serves on, examine the disk"
+                f"{self.folder.parent} does not hold the index as it was written, {error}; searches go on as "
+                "before, examine the disk"
             ) from error
         except OSError as error:
             raise IndexFileError(f"the new index in {self.folder.parent} cannot be read: {error.strerror}") from error

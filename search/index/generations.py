@@ -9,6 +9,7 @@ set-aside/                   damaged and foreign ones, each with a reason.txt
 """
 
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -47,12 +48,19 @@ class Generations:
         """The published ones, the newest first; none where there is no folder."""
         try:
             names = [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            self.pass_over(str(self.folder), f"it cannot be read: {error.strerror}", RETRY_AFTER)
+        except OSError:
+            if trouble := self.trouble():
+                self.pass_over(str(self.folder), trouble, RETRY_AFTER)
             return []
         return sorted(names, key=number_of, reverse=True)
+
+    def trouble(self) -> str | None:
+        """Why the folder cannot be used; None where it can, or is not there yet."""
+        if not os.path.lexists(self.folder):
+            return None
+        if not self.folder.is_dir():
+            return "it is no folder, or a link to nowhere"
+        return None if os.access(self.folder, os.R_OK | os.X_OK) else "there is no permission to read it"
 
     def newest(self, encoder: str) -> Generation | None:
         """The newest sound generation of this encoder; what is damaged on the way to it is set aside."""
@@ -96,8 +104,13 @@ class Generations:
     def pass_over(self, name: str, reason: str, seconds: float = math.inf) -> None:
         """Use no such generation in this process for that long; noted once."""
         if name not in self._passed_over:
-            self._notes.append(f"index {name} is not used, {reason}; run `lostfound reindex`")
+            self._notes.append(f"index {name} is not used, {reason}; run `lostfound doctor`")
         self._passed_over[name] = time.monotonic() + seconds
+
+    def lost_newest(self) -> str | None:
+        """The one that was set aside and has had no newer one since."""
+        aside = max(self.set_aside_names(), key=number_of, default="")
+        return aside if number_of(aside) > max(map(number_of, self.names()), default=0) else None
 
     def set_aside_names(self) -> list[str]:
         """Those that were set aside and are kept."""
@@ -118,6 +131,8 @@ class Generations:
             ReindexRunningError: Another one holds it.
             IndexFileError: The folder cannot be written.
         """
+        if trouble := self.trouble():
+            raise IndexFileError(f"{self.folder} cannot be used, {trouble}; mend that and run `lostfound reindex`")
         with _told(self.folder):
             self.folder.mkdir(exist_ok=True)
             lock = FileLock(self.folder / LOCK, timeout=0)
@@ -205,6 +220,6 @@ def _told(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise IndexFileError(
-            f"{folder} cannot be written: {error.strerror}; what was published before serves on, "
+            f"{folder} cannot be written: {error.strerror}; searches go on as before, "
             "free some space or correct the permissions, then run `lostfound reindex`"
         ) from error
