@@ -7,6 +7,7 @@ import numpy as np
 
 from search.index.generation import Generation
 from search.index.live import LiveIndex
+from search.types import Position
 from storage import changes, items, vectors
 from storage.chunks import chunks
 from storage.items import HELD
@@ -47,7 +48,7 @@ def open_index(source: StoredVectors, generation: Generation | None) -> CurrentI
         index = LiveIndex(generation.manifest.position, source.dim, generation.index)
     else:
         return None
-    index, _ = _apply_changes(index, source)
+    index, _ = _apply_changes(index, source, changes.newest(session))
     is_complete = items.count_by_status(session)[Status.HELD] == len(index)
     without = () if is_complete else vectors.ids_without(session, source.encoder, HELD)
     return CurrentIndex(index, frozenset(without), generation.name if generation else None)
@@ -55,11 +56,12 @@ def open_index(source: StoredVectors, generation: Generation | None) -> CurrentI
 
 def catch_up(current: CurrentIndex, source: StoredVectors) -> CurrentIndex | None:
     """The index with the changes up to the moment of the source's session; None and errors as for `open_index`."""
-    if changes.newest(source.session) == current.index.position:
+    newest = changes.newest(source.session)
+    if newest == current.index.position:
         return current
     if not changes.reaches(source.session, current.index.position):
         return None
-    index, changed = _apply_changes(current.index, source)
+    index, changed = _apply_changes(current.index, source, newest)
     without = vectors.ids_without(source.session, source.encoder, HELD, among=changed)
     return CurrentIndex(index, (current.without_vector - set(changed)) | set(without), current.generation)
 
@@ -74,9 +76,8 @@ def _read(source: StoredVectors) -> LiveIndex:
     return LiveIndex(changes.newest(source.session), source.dim, newer=((ids, rows),))
 
 
-def _apply_changes(index: LiveIndex, source: StoredVectors) -> tuple[LiveIndex, Collection[int]]:
+def _apply_changes(index: LiveIndex, source: StoredVectors, newest: Position) -> tuple[LiveIndex, Collection[int]]:
     changed = changes.items_since(source.session, index.position)
-    position = changes.newest(source.session)
     for chunk in chunks(changed):  # a change of encoder changes every item, without a difference to most indexes
-        index = index.apply(position, chunk, *source.among(chunk))
+        index = index.apply(newest, chunk, *source.among(chunk))
     return index, changed

@@ -11,7 +11,7 @@ from search.application import Application
 from search.current_index import FOREIGN, open_index
 from search.errors import DamagedIndexError, DatabaseError, ModelError, SettingsError
 from search.index.base import ROUNDING
-from search.index.generation import Generation, Manifest
+from search.index.generation import Generation
 from search.index.generations import REASON, SET_ASIDE, Generations
 from search.index.live import LiveIndex
 from search.ingest import ROWS_PER_COMMIT
@@ -122,7 +122,7 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
         encoder, dim = application.encoder.fingerprint, application.encoder.dim
     except (ModelError, SettingsError):
         return  # told by `_models`
-    manifests = _manifests(application)
+    manifests = list(Generations(application.database.index_folder).manifests())
     total = missing = outdated = damaged = last = 0
     with application.database.read() as session:
         while ids := items.ids_after(session, last, ROWS_PER_COMMIT):
@@ -166,15 +166,6 @@ def _indexes(application: Application) -> Iterator[Finding]:
         yield Finding(f"index {lost} was set aside, see {generations.folder / SET_ASIDE / lost / REASON}", REPAIR)
     for name, why in unsound_generations(application):
         yield Finding(f"index {name} is not sound: {why}", REPAIR)
-
-
-def _manifests(application: Application) -> list[Manifest]:
-    generations = Generations(application.database.index_folder)
-    manifests = []
-    for name in generations.names():
-        with suppress(DamagedIndexError, OSError):  # told by `unsound_generations`
-            manifests.append(generations.manifest(name))
-    return manifests
 
 
 def unsound_generations(application: Application) -> Iterator[tuple[str, str]]:

@@ -6,13 +6,12 @@ committed, and an index is published whole or not at all.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from search.current_index import FOREIGN
 from search.encoder import BiEncoder
-from search.errors import DamagedIndexError
 from search.gate import held_out_queries, objection
 from search.index.build import Measured, build, measure
 from search.index.generation import Draft, Generation, Manifest
@@ -158,7 +157,7 @@ def _anchor_log(database: Database) -> None:
 
 def _index(database: Database, encoder: BiEncoder, generations: Generations, steps: _Steps) -> Indexed:
     _anchor_log(database)
-    previous = _previous_encoder(generations)
+    previous = next((manifest.encoder for manifest in generations.manifests()), None)
     newest = generations.newest(encoder.fingerprint)
     with ExitStack() as stack:
         session = stack.enter_context(database.read())
@@ -167,7 +166,7 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
             newest = generations.newest(encoder.fingerprint)
         source = StoredVectors(session, encoder.fingerprint, encoder.dim)
         position = changes.newest(session)
-        without = len(vectors.ids_without(session, source.encoder, HELD))
+        without = vectors.count_without(session, source.encoder, HELD)
         if newest is not None and _is_up_to_date(newest, position, generations):
             return Indexed(newest.name, False, None, newest.manifest, without)
         count = items.count_by_status(session)[Status.HELD] - without
@@ -194,13 +193,6 @@ def _is_up_to_date(newest: Generation, position: Position, generations: Generati
     """Whether another one would be no better; after a change of encoder the second one says that the change is done."""
     manifest = newest.manifest
     return manifest.position == position and manifest.is_settled and generations.lost_newest() is None
-
-
-def _previous_encoder(generations: Generations) -> str | None:
-    for name in generations.names():
-        with suppress(DamagedIndexError, OSError):
-            return generations.manifest(name).encoder
-    return None
 
 
 def _manifest(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sqlalchemy import Row, Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, exists, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from search.errors import DatabaseError, FingerprintError
@@ -149,15 +149,13 @@ def damaged(session: Session, encoder: str, dim: int, item_ids: Collection[int])
 
 def count_without(session: Session, encoder: str, filters: Filters) -> int:
     """How many of the items that the filters select have no vector by this encoder."""
-    has_one = exists().where(ItemVector.item_id == Item.id, ItemVector.encoder == encoder)
-    query = select(func.count()).select_from(Item).where(*filters.conditions(), ~has_one)
+    query = select(func.count()).select_from(Item).where(*_without(encoder, filters))
     return session.scalar(query) or 0
 
 
 def ids_without(session: Session, encoder: str, filters: Filters, among: Collection[int] | None = None) -> list[int]:
     """Those of the items that the filters select that have no vector by this encoder, ascending."""
-    has_one = exists().where(ItemVector.item_id == Item.id, ItemVector.encoder == encoder)
-    query = select(Item.id).where(*filters.conditions(), ~has_one).order_by(Item.id)
+    query = select(Item.id).where(*_without(encoder, filters)).order_by(Item.id)
     if among is None:
         return list(session.scalars(query))
     return [item_id for chunk in chunks(among) for item_id in session.scalars(query.where(Item.id.in_(chunk)))]
@@ -167,6 +165,11 @@ def count_by_encoder(session: Session) -> dict[str, int]:
     """How many vectors each encoder has made, by fingerprint."""
     counted = session.execute(select(ItemVector.encoder, func.count().label("vectors")).group_by(ItemVector.encoder))
     return {row.encoder: row.vectors for row in counted}
+
+
+def _without(encoder: str, filters: Filters) -> list[ColumnElement[bool]]:
+    has_one = exists().where(ItemVector.item_id == Item.id, ItemVector.encoder == encoder)
+    return [*filters.conditions(), ~has_one]
 
 
 def _query(encoder: str, filters: Filters) -> Select[int, bytes]:

@@ -53,11 +53,11 @@ def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1) -> Path:
     return folder / "model"
 
 
-def with_threshold(folder: Path) -> Path:
-    """The reranker in the folder, with a threshold that the doctor has nothing to say about."""
+def with_threshold(folder: Path, value: float = 0.5) -> Path:
+    """The reranker in the folder, with a threshold at which one pair in two matches."""
     threshold = Threshold(
-        threshold=0.5, policy="by hand", fitted_on="nothing", pairs=0, figures={}, precision="float32", flipped={},
-        calibration=Calibration(method="platt", scores=(0, 1), probabilities=(0, 1)),
+        threshold=value, policy="by hand", fitted_on="nothing", pairs=0, figures={}, precision="float32", flipped={},
+        calibration=Calibration(method="platt", scores=(0, value, 1), probabilities=(0, 0.5, 1)),
         reranker=Reranker(str(folder)).fingerprint,
     )  # fmt: skip
     threshold.save(folder / FILE_NAME)

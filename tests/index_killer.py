@@ -16,13 +16,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import faiss
 import numpy as np
 import torch
 from conftest import make_tiny_encoder, make_tiny_reranker, with_threshold
+from killing import kill_at
 from tqdm import tqdm
 
 import search.index.build
@@ -144,7 +143,7 @@ class Office:
     def _work(self, seed: int, line: int | None, done: int) -> None:
         try:
             if line is not None:
-                kill_at(line)
+                kill_at(line, TRACED)
             planned = operations(seed, self.stock)
             for _ in range(OPERATIONS_PER_CHILD):
                 next(planned).carry_out(self.database, self.encoder)
@@ -176,23 +175,6 @@ class Office:
         np.testing.assert_allclose([candidate.similarity for candidate in candidates], true, atol=1e-5)
         assert retrieval.warnings == []
         assert examine(self.application) == []
-
-
-def kill_at(number: int) -> None:
-    """Have this process killed at the so many-th line of the traced code."""
-    lines = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename not in TRACED:
-            return None
-        if event == "line":
-            lines += 1
-            if lines == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
 
 
 def main() -> None:

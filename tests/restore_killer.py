@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+
+from killing import kill_at
 
 from search.errors import DatabaseError
 from storage import backup, items
@@ -59,23 +59,6 @@ class Office:
         return status, content
 
 
-def kill_at(number: int) -> None:
-    """Have this process killed at the so many-th line of storage/backup.py."""
-    lines = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename != backup.__file__:
-            return None
-        if event == "line":
-            lines += 1
-            if lines == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-
-
 def limit_files(size: int) -> None:
     """As if the disk were full after so many bytes of a file."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -86,7 +69,7 @@ def main() -> None:
     kills, seen, number, status = 0, set(), 0, int(signal.SIGKILL)
     while os.WIFSIGNALED(status):
         number += 1
-        status, content = office.restore_in_child(partial(kill_at, number))
+        status, content = office.restore_in_child(partial(kill_at, number, {backup.__file__}))
         kills += os.WIFSIGNALED(status)
         seen.add(len(content))
     assert status == 0

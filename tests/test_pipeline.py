@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from conftest import with_threshold
 
 from search.encoder import BiEncoder
 from search.errors import FingerprintError, QueryError
@@ -14,7 +15,7 @@ from search.item_input import ItemUpdate, NewItem
 from search.pipeline import Answer, Request, SearchPipeline
 from search.reindex import reindex
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, Calibration, Likelihood, Threshold
+from search.threshold import FILE_NAME, Likelihood, Threshold
 from storage.database import Database
 from storage.items import Filters
 from storage.models import Status
@@ -139,13 +140,7 @@ def fitted(reranker_folder: Path, tmp_path: Path) -> Path:
     """A reranker with a threshold that no score of random weights reaches."""
     folder = tmp_path / "reranker"
     shutil.copytree(reranker_folder, folder)
-    threshold = Threshold(
-        threshold=0.99, policy="by hand", fitted_on="nothing", pairs=0, figures={}, precision="float32", flipped={},
-        calibration=Calibration(method="platt", scores=(0, 0.99, 1), probabilities=(0, 0.5, 1)),
-        reranker=Reranker(str(folder)).fingerprint,
-    )  # fmt: skip
-    threshold.save(folder / FILE_NAME)
-    return folder
+    return with_threshold(folder, 0.99)
 
 
 def test_below_the_threshold_there_is_no_match_unless_asked_for(

@@ -96,11 +96,8 @@ class BaseIndex:
 
     def decoded(self, ids: Ids) -> Vectors:
         """What the index holds of vectors that are in it; shape (n, dim)."""
-        decoded: Vectors
-        if not self.is_approximate:
-            decoded = self.index.index.reconstruct_batch(np.searchsorted(self.ids, ids))
-            return decoded
-        decoded = self.index.reconstruct_batch(ids)
+        index, keys = (self.index, ids) if self.is_approximate else (self.index.index, np.searchsorted(self.ids, ids))
+        decoded: Vectors = index.reconstruct_batch(keys)
         return decoded
 
     def search(

@@ -88,6 +88,12 @@ class Generations:
         """What a generation holds. Raises as `read_manifest`."""
         return read_manifest(self.folder / name)
 
+    def manifests(self) -> Iterator[Manifest]:
+        """What the generations hold that can be read, the newest first."""
+        for name in self.names():
+            with suppress(DamagedIndexError, OSError):
+                yield self.manifest(name)
+
     def open(self, name: str) -> Generation:
         """Open a generation. Raises as `open_generation`."""
         return open_generation(self.folder / name)

@@ -95,7 +95,7 @@ class LiveIndex:
     def decoded(self, ids: Ids) -> Vectors:
         """What the index holds of these items' vectors, shape (n, dim); NaN where it holds none."""
         rows = np.full((len(ids), self.dim), np.nan, dtype=np.float32)
-        if self.base is not None and len(self.base):
+        if self.base:
             in_base = self.base.holds(ids)
             if self.counted is not None:
                 in_base[in_base] = self.counted[ids[in_base]]
@@ -107,7 +107,7 @@ class LiveIndex:
         return rows
 
     def _search_base(self, queries: Vectors, k: int, source: VectorSource, among: Ids | None) -> tuple[Vectors, Ids]:
-        if self.base is None or not len(self.base):
+        if not self.base:
             return nearest(queries, [], k)
         if among is None:
             return self.base.search(queries, k, source, self.counted)
@@ -119,7 +119,7 @@ class LiveIndex:
 
     def _in_base(self, ids: Ids, vectors: Vectors) -> Mask:
         """Of which items the base holds this very vector: a change of status or place, or back, makes no difference."""
-        if self.base is None or not len(self.base):
+        if not self.base:
             return np.zeros(len(ids), dtype=np.bool_)
         in_base = self.base.holds(ids)
         if in_base.any():
@@ -128,7 +128,7 @@ class LiveIndex:
         return in_base
 
     def _recounted(self, gone: Ids, back: Ids) -> tuple[Mask | None, int]:
-        if self.base is None or not len(self.base):
+        if not self.base:
             return None, 0
         if self.counted is None:
             counted = np.zeros(self.base.ids[-1] + 1, dtype=np.bool_)
