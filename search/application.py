@@ -2,14 +2,18 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from search.encoder import BiEncoder
 from search.ingest import Ingest
+from search.model import Model
 from search.pipeline import SearchPipeline
 from search.reranker import Reranker
 from search.settings import Settings, load_settings
 from search.threshold import FILE_NAME
 from storage.database import Database
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 class Application:
@@ -39,12 +43,21 @@ class Application:
     @cached_property
     def encoder(self) -> BiEncoder:
         """The bi-encoder of the settings; its weights are not loaded yet."""
-        return BiEncoder(self.settings.encoder, self.settings.device, self.settings.batch_size)
+        return self._model(BiEncoder, self.settings.encoder)
 
     @cached_property
     def reranker(self) -> Reranker:
         """The cross-encoder of the settings; its weights are not loaded yet."""
-        return Reranker(self.settings.reranker, self.settings.device, self.settings.batch_size)
+        return self._model(Reranker, self.settings.reranker)
+
+    def _model(self, kind: type[AnyModel], name: str) -> AnyModel:
+        graphs = self.graphs if self.settings.backend == "auto" else None
+        return kind(name, self.settings.device, self.settings.batch_tokens, graphs=graphs)
+
+    @property
+    def graphs(self) -> Path:
+        """Where the graphs of the models lie that `lostfound optimise` makes; it need not exist."""
+        return self.settings.data_dir / "graphs"
 
     @property
     def threshold_file(self) -> Path:

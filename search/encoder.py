@@ -1,29 +1,23 @@
 """The bi-encoder: texts to unit vectors whose inner product is their similarity."""
 
-import threading
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search import model_folder
+from search.batches import token_batches
 from search.errors import ModelError
+from search.graph import CHARACTERS_PER_TOKEN, Graph
+from search.model import Model
 from search.types import Advance, Vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-CHARACTERS_PER_TOKEN = 20
-"""More than any real text has; longer ones are cut before they are tokenised, to bound time and memory."""
 
-BATCHES_PER_STEP = 32
-
-
-class BiEncoder:
-    """A sentence-transformers bi-encoder.
-
-    Making one finds the folder; the weights (and torch) are loaded by the first text that is encoded.
+class BiEncoder(Model):
+    """A sentence-transformers bi-encoder, or the graph made from it.
 
     Example:
         >>> encoder = BiEncoder("all-MiniLM-L6-v2")
@@ -31,32 +25,13 @@ class BiEncoder:
         (2, 384)
     """
 
-    def __init__(self, name: str, device: str = "auto", batch_size: int = 32) -> None:
-        """Find the model.
-
-        Args:
-            name: The built-in `all-MiniLM-L6-v2`, a local folder, or a hub id with an optional `@revision`.
-            device: `auto`, `cpu`, `cuda` or `mps`.
-            batch_size: Texts read at once.
-
-        Raises:
-            ModelError: There is no such model, or it has no safetensors weights.
-        """
-        self.name = name
-        self.folder = model_folder.find_model(name)
-        self._device = device
-        self._batch_size = batch_size
-        self._lock = threading.RLock()  # a tokenizer holds state while it reads
-        self._loaded: SentenceTransformer | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Says which model and text form made a vector; 64 hex digits."""
-        return model_folder.fingerprint(self.folder)
+    _loaded: "SentenceTransformer | None" = None
 
     @property
     def dim(self) -> int:
         """Values per vector."""
+        if self.graph:
+            return self.graph.notes.width
         with self._lock:
             return int(self._model().get_embedding_dimension() or 0)
 
@@ -65,7 +40,7 @@ class BiEncoder:
 
         Args:
             texts: n texts; what is longer than the model reads is cut.
-            advance: Called after each step with the number of texts in it.
+            advance: Called after each batch with the number of texts in it.
 
         Returns:
             Shape (n, dim), float32, rows of unit length.
@@ -73,17 +48,24 @@ class BiEncoder:
         Raises:
             ModelError: The model cannot be loaded, or returns vectors that are not finite.
         """
-        return self._encode(texts, advance, queries=False)
+        return self._encode(texts, advance, "document")
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Embed lost reports, with the model's query prompt where it has one; otherwise as `encode`."""
-        return self._encode(texts, None, queries=True)
+        return self._encode(texts, None, "query")
 
     def cut(self, text: str) -> tuple[str, bool]:
         """The beginning of `text` that the model reads, and whether anything was cut off.
 
         A text of which the model reads nothing, a mere variation selector, gives "".
         """
+        bounded, ends, has_more = _read_by_graph(self.graph, text) if self.graph else self._read_by_torch(text)
+        if not has_more and bounded == text:
+            return (text if ends else ""), False
+        return bounded[: ends[-1]] if ends else "", True
+
+    def _read_by_torch(self, text: str) -> tuple[str, list[int], bool]:
+        """As `_read_by_graph`."""
         with self._lock:
             model = self._model()
             limit = int(model.max_seq_length or 512)
@@ -92,26 +74,28 @@ class BiEncoder:
         spans = zip(read["offset_mapping"], read["special_tokens_mask"], strict=True)
         ends = [end for (_, end), is_special in spans if not is_special]
         room = limit - (len(read["input_ids"]) - len(ends))
-        if len(ends) <= room and bounded == text:
-            return (text if ends else ""), False
-        return bounded[: ends[:room][-1]] if ends else "", True
+        return bounded, ends[:room], len(ends) > room
 
-    def _encode(self, texts: Sequence[str], advance: Advance | None, *, queries: bool) -> Vectors:
+    def _encode(self, texts: Sequence[str], advance: Advance | None, kind: str) -> Vectors:
         if not texts:
             return np.empty((0, 0), dtype=np.float32)
-        step = self._batch_size * BATCHES_PER_STEP
+        if self.graph:
+            prompt = self.graph.notes.prompts[kind]
+            return _unit_rows(self.graph.run([prompt + text for text in texts], advance), self.folder)
         parts: list[Vectors] = []
-        for start in range(0, len(texts), step):
+        positions: list[int] = []
+        for batch in token_batches([len(text) for text in texts], self.batch_characters):
             with self._lock:
                 model = self._model()
                 bound = int(model.max_seq_length or 512) * CHARACTERS_PER_TOKEN
-                part = [text[:bound] for text in texts[start : start + step]]
-                encode = model.encode_query if queries else model.encode_document
-                vectors = encode(part, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True)
+                encode = model.encode_query if kind == "query" else model.encode_document
+                part = [texts[position][:bound] for position in batch]
+                vectors = encode(part, batch_size=len(part), show_progress_bar=False, convert_to_numpy=True)
             parts.append(_unit_rows(vectors.astype(np.float32, copy=False), self.folder))
+            positions += batch
             if advance:
-                advance(len(part))
-        return np.concatenate(parts)
+                advance(len(batch))
+        return np.concatenate(parts)[np.argsort(positions)]
 
     def _model(self) -> "SentenceTransformer":
         if self._loaded is None:
@@ -120,7 +104,7 @@ class BiEncoder:
             from search.loading import load_model  # noqa: PLC0415
 
             model_folder.require_kind(self.folder, "bi-encoder")
-            self._loaded = load_model(SentenceTransformer, self.folder, self._device)
+            self._loaded = load_model(SentenceTransformer, self.folder, self.device, self.precision)
         return self._loaded
 
 
@@ -129,3 +113,11 @@ def _unit_rows(vectors: Vectors, folder: object) -> Vectors:
     if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise ModelError(f"the encoder {folder} returned vectors that have no direction; its weights are damaged")
     return vectors / lengths
+
+
+def _read_by_graph(graph: Graph, text: str) -> tuple[str, list[int], bool]:
+    """The part that is tokenised, where each token that the model reads ends, and whether there are more."""
+    bounded = text[: graph.notes.max_length * CHARACTERS_PER_TOKEN]
+    read = graph.tokenizer.encode(bounded)
+    spans = zip(read.offsets, read.special_tokens_mask, strict=True)
+    return bounded, [end for (_, end), is_special in spans if not is_special], bool(read.overflowing)

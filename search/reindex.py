@@ -30,8 +30,8 @@ KEEP = 2
 CHANGES_PER_COMMIT = 20_000
 """Removed from the log at once: some ten milliseconds under the write lock."""
 
-ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Called with the name of a step and its total; what it yields is called with how much was done since the last call."""
+ShowProgress = Callable[[str, int | None], AbstractContextManager[Advance]]
+"""Called with the name of a step and its total, where that is known; what it yields with how much was done since."""
 
 
 @dataclass(frozen=True)

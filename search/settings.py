@@ -34,8 +34,10 @@ class Settings(BaseSettings):
     """Candidates that are retrieved and reranked."""
     top: int = Field(default=10, ge=1, le=1_000)
     """Matches that are shown."""
-    batch_size: int = Field(default=32, ge=1, le=4_096)
-    """Texts or pairs that a model reads at once."""
+    backend: Literal["auto", "torch"] = "auto"
+    """What computes on a CPU; auto takes the graphs that `lostfound optimise` has made, where there are any."""
+    batch_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Tokens that torch reads at once, about; None: 2,048 on a CPU, 65,536 on a GPU."""
 
 
 def load_settings() -> Settings:

@@ -164,6 +164,8 @@ def require_precision(threshold: Threshold, reranker: Reranker) -> None:
         FingerprintError: The precision was not measured, or flips more than 0.5 % of the decisions.
     """
     flipped = {threshold.precision: 0.0, **threshold.flipped}.get(reranker.precision)
+    if flipped is None and reranker.graph:
+        flipped = reranker.graph.notes.flipped_at(threshold.threshold)
     if flipped is None or flipped > MOST_FLIPPED:
         known = "was not measured" if flipped is None else f"decides {flipped:.1%} of the pairs otherwise"
         raise FingerprintError(
@@ -172,7 +174,10 @@ def require_precision(threshold: Threshold, reranker: Reranker) -> None:
         )
 
 
-_WAYS_OUT = "fit one with `lostfound calibrate`, or search with a threshold of your own, --min-score X, or with --all"
+_WAYS_OUT = (
+    "fit one with `lostfound calibrate`, or measure this one with `lostfound optimise`, or search with a threshold of "
+    "your own, --min-score X, or with --all"
+)
 
 
 def _read(path: Path) -> Threshold:

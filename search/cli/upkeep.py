@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,31 @@ def reindex(
     if report.indexed.refused:
         fail(f"the new index was not published: {report.indexed.refused}; run `lostfound doctor`")
         raise typer.Exit(REFUSED)
+
+
+@app.command()
+def optimise(json: Json = False) -> None:
+    """Make the models fast on this machine's CPU, once, and again after a change of model, threshold or processor.
+
+    Takes some minutes; a search then starts without torch and computes several times as many pairs a second. What
+    does not decide as the model itself does is not used.
+    """
+    from search.application import Application
+    from search.console import print_fields, print_json, progress
+    from search.optimise import optimise as run
+
+    for made in run(Application(), progress):
+        if json:
+            print_json({**asdict(made), "notes": made.notes.model_dump() if made.notes else None})
+            continue
+        told: dict[str, Any] = (
+            {"serves": f"{made.notes.precision}, {'new' if made.is_new else 'as it was'}"}
+            if made.notes
+            else {"serves": "torch"}
+        )
+        told |= {name: f"{figure:.4g}" for name, figure in (made.notes.figures if made.notes else {}).items()}
+        told |= {f"{variant} does not serve": why for variant, why in made.refused.items()}
+        print_fields(made.model, told)
 
 
 @app.command()

@@ -1,0 +1,191 @@
+"""A model as an OpenVINO graph: what a CPU computes fastest, and what a search starts with without torch."""
+
+import hashlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tokenizers import Encoding, Tokenizer
+
+from search.batches import token_batches
+from search.errors import ModelError
+from search.types import Advance
+from search.validation import reasons
+
+if TYPE_CHECKING:
+    import openvino
+
+GRAPH, WEIGHTS, TOKENIZER, NOTES = "model.xml", "model.bin", "tokenizer.json", "graph.json"
+
+BATCH_TOKENS = 1024
+"""Tokens in a batch, padding included: small batches stay in the processor's cache. Of 1,024 to 8,192 the fastest."""
+
+TEXTS_PER_STEP = 4096
+"""Tokenised at once, and sorted by length together."""
+
+CHARACTERS_PER_TOKEN = 20
+"""More than any real text has; longer ones are cut before they are tokenised, to bound time and memory."""
+
+Outputs = npt.NDArray[np.float32]
+"""Shape (n, width): one row per text or pair."""
+
+Texts = Sequence[str] | Sequence[tuple[str, str]]
+
+
+class GraphNotes(BaseModel):
+    """What a graph was made from, and what it showed beside the model itself in float32."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1]
+    model: str
+    """Fingerprint of the model."""
+    precision: str
+    """`float32`, `bfloat16`, or `int8:` and the first digits of the weights' checksum."""
+    arithmetic: Literal["f32", "bf16"]
+    """Of what is not int8."""
+    inputs: tuple[str, ...]
+    """The model's inputs in the graph's order, of `input_ids`, `attention_mask`, `token_type_ids`."""
+    width: int
+    """Values per row of the output."""
+    max_length: int
+    """Tokens that are read of a text or pair."""
+    pad_id: int
+    prompts: dict[str, str]
+    """What goes before a `query` and a `document`."""
+    processor: str
+    """On which it was made and measured."""
+    figures: dict[str, float]
+    """What was measured beside the model itself, by name; `flipped` is the share of the pairs that fall on the other
+    side of `threshold`."""
+    sha256: dict[str, str]
+    """Of the files, by name."""
+
+    def flipped_at(self, threshold: float) -> float | None:
+        """The share of decisions at a threshold that differ from the model's own; None where it was not measured."""
+        return self.figures["flipped"] if self.figures.get("threshold") == threshold else None
+
+
+class Graph:
+    """A compiled graph with its tokenizer. Safe to share between threads."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        """Read and check the files; the first run compiles.
+
+        Args:
+            folder: Holds them.
+            model: Fingerprint of the model that it must have been made from.
+
+        Raises:
+            ModelError: A file is missing or not what was written, or OpenVINO is not installed.
+        """
+        if find_spec("openvino") is None:
+            raise ModelError("OpenVINO is not installed; run `pip install 'lostfound[fast]'`")
+        self.folder = folder
+        try:
+            self.notes = GraphNotes.model_validate_json((folder / NOTES).read_bytes())
+            for name, expected in self.notes.sha256.items():
+                if self.notes.model != model or sha256(folder / name) != expected:
+                    raise ModelError(f"{folder / name} is not what was written; {_MENDED_BY}")
+            self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
+        except (OSError, ValidationError) as error:
+            reason = reasons(error) if isinstance(error, ValidationError) else error.strerror
+            raise ModelError(f"{folder} holds no graph that can be used: {reason}; {_MENDED_BY}") from error
+        self._lock = threading.Lock()
+        self._queue: openvino.AsyncInferQueue | None = None
+
+    def run(self, texts: Texts, advance: Advance | None = None) -> Outputs:
+        """What the graph answers to texts or pairs.
+
+        Args:
+            texts: n of them; what is longer than the model reads is cut.
+            advance: Called with the number of texts in each batch as it is begun.
+
+        Returns:
+            Shape (n, width), float32, rows in the order of the texts.
+
+        Raises:
+            ModelError: The graph cannot be compiled.
+        """
+        results = np.empty((len(texts), self.notes.width), dtype=np.float32)
+        for start in range(0, len(texts), TEXTS_PER_STEP):
+            part = texts[start : start + TEXTS_PER_STEP]
+            encodings = self.tokenizer.encode_batch([self._bounded(text) for text in part])
+            with self._lock:
+                self._compute(encodings, results[start : start + TEXTS_PER_STEP], advance)
+        return results
+
+    def _bounded(self, text: str | tuple[str, str]) -> str | tuple[str, str]:
+        limit = self.notes.max_length * CHARACTERS_PER_TOKEN
+        return text[:limit] if isinstance(text, str) else (text[0][:limit], text[1][:limit])
+
+    def _compute(self, encodings: list[Encoding], results: Outputs, advance: Advance | None) -> None:
+        queue = self._compiled()
+        queue.set_callback(lambda request, rows: results.__setitem__(rows, request.get_output_tensor(0).data))
+        for rows in token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS):
+            queue.start_async(dict(enumerate(batch_inputs([encodings[row] for row in rows], self.notes))), rows)
+            if advance:
+                advance(len(rows))
+        queue.wait_all()
+
+    def _compiled(self) -> "openvino.AsyncInferQueue":
+        if self._queue is None:
+            openvino = import_openvino()
+            # One stream per core: batches side by side, none of which waits for the other.
+            wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
+            try:
+                compiled = openvino.Core().compile_model(self.folder / GRAPH, "CPU", wanted)
+            except RuntimeError as error:
+                raise ModelError(f"{self.folder} cannot be compiled: {error}; {_MENDED_BY}") from error
+            self._queue = openvino.AsyncInferQueue(compiled)
+        return self._queue
+
+
+def reading_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+    """The tokenizer of a graph's folder, which cuts what is longer than the model reads."""
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def batch_inputs(encodings: Sequence[Encoding], notes: GraphNotes) -> Iterator[npt.NDArray[np.int64]]:
+    """The graph's inputs in its order, each of shape (texts, longest), padded at the end."""
+    shape = (len(encodings), max(map(len, encodings)))
+    for name in notes.inputs:
+        array = np.full(shape, notes.pad_id if name == "input_ids" else 0, dtype=np.int64)
+        for row, encoding in zip(array, encodings, strict=True):
+            row[: len(encoding)] = getattr(encoding, _COLUMNS[name])
+        yield array
+
+
+_COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+_MENDED_BY = "make it anew with `lostfound optimise`"
+
+
+def import_openvino() -> Any:
+    """The openvino module, without the package by which it tells its maker how it is used.
+
+    Raises:
+        ModelError: It is not installed.
+    """
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)  # its import fails then, and a stub takes its place
+    try:
+        import openvino  # noqa: PLC0415  optional
+    except ImportError as error:
+        raise ModelError(f"OpenVINO cannot be used ({error}); run `pip install 'lostfound[fast]'`") from error
+    return openvino
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content; 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,109 @@
+"""What both models have: a name, a folder, a fingerprint, and on a CPU perhaps a graph that is faster."""
+
+import sys
+import threading
+from functools import cached_property
+from pathlib import Path
+
+from search import model_folder
+from search.errors import ModelError
+from search.graph import Graph
+
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2_048, 65_536
+"""Tokens that torch reads at once where nothing else is wanted."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, about: torch's batches are measured before it is tokenised."""
+
+
+class Model:
+    """A bi-encoder or cross-encoder. Making one finds the folder; weights are loaded when they are first needed."""
+
+    def __init__(
+        self,
+        name: str,
+        device: str = "auto",
+        batch_tokens: int | None = None,
+        precision: str | None = None,
+        graphs: Path | None = None,
+    ) -> None:
+        """Find the model.
+
+        Args:
+            name: Built in, a local folder, or a hub id with an optional `@revision`.
+            device: `auto`, `cpu`, `cuda` or `mps`.
+            batch_tokens: Tokens that torch reads at once, about; None: as many as suit the device.
+            precision: torch's: `float32`, `bfloat16` or `float16`; None: half on a GPU, else float32.
+            graphs: Where `lostfound optimise` puts graphs; one of this model is used on a CPU in place of torch.
+
+        Raises:
+            ModelError: There is no such model, or it has no safetensors weights.
+        """
+        self.name = name
+        self.folder = model_folder.find_model(name)
+        self.device = device
+        self._batch_tokens = batch_tokens
+        self._precision = precision
+        self._graphs = graphs
+        self._lock = threading.RLock()  # a tokenizer holds state while it reads
+        self.warnings: list[str] = []
+        """Of a graph that cannot be used."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Says which model and text form made a vector or score; 64 hex digits."""
+        return model_folder.fingerprint(self.folder)
+
+    @property
+    def graph_folder(self) -> Path | None:
+        """Where a graph of this model lies or would lie; None where none is wanted."""
+        return self._graphs / self.fingerprint[:16] if self._graphs else None
+
+    @cached_property
+    def graph(self) -> Graph | None:
+        """The graph of this model, where there is one and the model runs on the CPU."""
+        folder = self.graph_folder
+        if folder is None or not folder.is_dir() or not self.runs_on_cpu:
+            return None
+        try:
+            return Graph(folder, self.fingerprint)
+        except ModelError as error:
+            self.warnings.append(f"{self.name} is computed by torch, slowly: {error}")
+            return None
+
+    @cached_property
+    def runs_on_cpu(self) -> bool:
+        """Whether the device is the CPU. Loads torch only where there may be another.
+
+        Raises:
+            SettingsError: The device is not on this machine.
+        """
+        if self.device == "cpu" or (self.device == "auto" and not _may_have_gpu()):
+            return True
+        from search.loading import resolve_device  # noqa: PLC0415  imports torch
+
+        return resolve_device(self.device) == "cpu"
+
+    @cached_property
+    def precision(self) -> str:
+        """The precision of the arithmetic, e.g. `float32`; without a graph this loads torch.
+
+        Raises:
+            SettingsError: The device is not on this machine.
+        """
+        if self.graph:
+            return self.graph.notes.precision
+        from search.loading import default_precision, resolve_device  # noqa: PLC0415  imports torch
+
+        return self._precision or default_precision(resolve_device(self.device))
+
+    @property
+    def batch_characters(self) -> int:
+        """The budget of torch's batches, in characters."""
+        tokens = self._batch_tokens or (CPU_BATCH_TOKENS if self.runs_on_cpu else GPU_BATCH_TOKENS)
+        return tokens * CHARACTERS_PER_TOKEN
+
+
+def _may_have_gpu() -> bool:
+    is_linux = sys.platform.startswith("linux")
+    return not is_linux or any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))

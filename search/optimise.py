@@ -1,0 +1,200 @@
+"""Makes the graphs of the models for a CPU: converted, quantised, measured beside the model itself, published whole.
+
+A graph serves only if it does as the model does: fewer than 0.5 % of the validation pairs fall on the other side of the
+threshold, average precision moves by less than 0.002, and no vector is turned beyond a cosine of 0.999.
+"""
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from search.application import Application
+from search.conversion import Variant, save_graph, variants, write_notes
+from search.encoder import BiEncoder
+from search.errors import ModelError
+from search.graph import Graph, GraphNotes, Texts
+from search.reindex import ShowProgress
+from search.reranker import Reranker
+from search.threshold import MOST_FLIPPED, Threshold, load_threshold
+from search.training import metrics
+from search.training.build import validation_pairs
+from search.training.corpus import LostObject, Split, load_corpus
+from search.types import Advance
+
+LEAST_COSINE = 0.999
+MOST_AP_MOVED = 0.002
+
+EXAMPLES = 500
+"""Pairs of the training split by which int8 chooses its ranges."""
+
+Measure = Callable[[Graph, Advance], dict[str, float]]
+"""From a graph to its figures beside the model's."""
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """What became of a model."""
+
+    model: str
+    """Its name."""
+    notes: GraphNotes | None
+    """Of the graph that serves from now on; None where the model itself serves."""
+    is_new: bool
+    refused: dict[str, str]
+    """Variants that do not serve, and why."""
+
+
+def optimise(application: Application, show_progress: ShowProgress | None = None) -> list[Optimised]:
+    """Make the graphs of encoder and reranker, unless there are such for this model, threshold and processor.
+
+    Raises:
+        ModelError: The models do not run on a CPU, the reranker has no threshold, OpenVINO is not installed, another
+            process is at it, or the graphs cannot be written.
+    """
+    show = show_progress or (lambda *_: nullcontext(lambda _: None))
+    if application.settings.backend == "torch":
+        raise ModelError("LOSTFOUND_BACKEND = 'torch': no graph would be used; set it to auto")
+    if not application.encoder.runs_on_cpu:
+        raise ModelError(f"LOSTFOUND_DEVICE = {application.settings.device!r}: graphs are for a CPU; set it to cpu")
+    threshold = load_threshold(application.reranker, application.threshold_file)
+    if threshold is None:
+        raise ModelError(f"reranker {application.reranker.name!r} has no threshold; run `lostfound calibrate` first")
+    try:
+        application.graphs.mkdir(parents=True, exist_ok=True)
+        with FileLock(application.graphs / "lock", timeout=0):
+            return [_encoder(application.encoder, show), _reranker(application, threshold, show)]
+    except Timeout:
+        raise ModelError(f"another process makes graphs in {application.graphs}; wait for it") from None
+    except OSError as error:
+        raise ModelError(f"{application.graphs} cannot be written: {error}; free some space and try again") from error
+
+
+def _encoder(encoder: BiEncoder, show: ShowProgress) -> Optimised:
+    available = variants(int8=False)
+    if encoder.graph and encoder.graph.notes.processor == available[0].processor:
+        return Optimised(encoder.name, encoder.graph.notes, is_new=False, refused={})
+    plain = BiEncoder(encoder.name, "cpu", precision="float32")
+    objects = load_corpus().objects[Split.VALIDATION]
+    texts = [text for entry in objects for text in (*entry.found, *entry.lost)]
+    with show("Encoding by torch", len(texts)) as advance:
+        expected, seconds = _timed(lambda: plain.encode(texts, advance))
+
+    def measure(graph: Graph, advance: Advance) -> dict[str, float]:
+        prompt = graph.notes.prompts["document"]
+        vectors, taken = _timed(lambda: graph.run([prompt + text for text in texts], advance))
+        cosines = (vectors * expected).sum(axis=1) / np.linalg.norm(vectors, axis=1)
+        return {
+            "lowest cosine": float(cosines.min()),
+            "texts per second": len(texts) / taken,
+            "texts per second by torch": len(texts) / seconds,
+        }
+
+    return _publish_first(encoder, plain, available, texts, measure, show)
+
+
+def _reranker(application: Application, threshold: Threshold, show: ShowProgress) -> Optimised:
+    reranker, available = application.reranker, variants(int8=True)
+    if reranker.graph and reranker.graph.notes.processor == available[0].processor:
+        is_known = reranker.graph.notes.flipped_at(threshold.threshold) is not None
+        if is_known or threshold.precision == reranker.precision:
+            return Optimised(reranker.name, reranker.graph.notes, is_new=False, refused={})
+    plain = Reranker(reranker.name, "cpu", precision="float32")
+    pairs = validation_pairs(Application(application.settings).encoder)  # by its new graph
+    texts = [(pair.lost, pair.found) for pair in pairs]
+    labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
+    with show("Scoring by torch", len(texts)) as advance:
+        expected, seconds = _timed(lambda: plain.score_pairs(texts, advance).astype(np.float64))
+
+    def measure(graph: Graph, advance: Advance) -> dict[str, float]:
+        logits, taken = _timed(lambda: graph.run(texts, advance)[:, 0].astype(np.float64))
+        scores = 1 / (1 + np.exp(-logits))
+        flipped = (scores >= threshold.threshold) != (expected >= threshold.threshold)
+        return {
+            "threshold": threshold.threshold,
+            "flipped": float(flipped.mean()),
+            "AP": metrics.average_precision(labels, scores),
+            "AP by torch": metrics.average_precision(labels, expected),
+            "pairs per second": len(texts) / taken,
+            "pairs per second by torch": len(texts) / seconds,
+        }
+
+    return _publish_first(reranker, plain, available, _examples(load_corpus().objects[Split.TRAIN]), measure, show)
+
+
+Plain = TypeVar("Plain", BiEncoder, Reranker)
+
+
+def _publish_first(
+    model: Plain, plain: Plain, available: Sequence[Variant], examples: Texts, measure: Measure, show: ShowProgress
+) -> Optimised:
+    """Make one variant after the other, until one holds."""
+    target = model.graph_folder
+    if target is None:
+        raise ModelError(f"{model.name} was made without a folder for graphs")
+    partial, old = target.with_name(f"{target.name}.partial"), target.with_name(f"{target.name}.old")
+    refused: dict[str, str] = {}
+    try:
+        for variant in available:
+            shutil.rmtree(partial, ignore_errors=True)
+            with show(f"Making a graph in {variant.name}", None):
+                save_graph(plain, variant, examples, partial)
+            graph = Graph(partial, plain.fingerprint)
+            with show(f"Comparing the graph in {variant.name}", None) as advance:
+                figures = measure(graph, advance)
+            if (why := objection(figures)) is None:
+                notes = graph.notes.model_copy(update={"figures": figures})
+                write_notes(partial, notes)
+                # Whoever reads between the two renames computes by torch.
+                shutil.rmtree(old, ignore_errors=True)
+                if target.exists():
+                    target.rename(old)
+                partial.rename(target)
+                return Optimised(model.name, notes, is_new=True, refused=refused)
+            refused[variant.name] = why
+        return Optimised(model.name, None, is_new=False, refused=refused)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def objection(figures: dict[str, float]) -> str | None:
+    """Why a graph with these figures may not serve in place of its model; None where it may.
+
+    >>> objection({"flipped": 0.001, "AP": 0.92, "AP by torch": 0.93})
+    'average precision is 0.9200 in place of 0.9300'
+    """
+    if figures.get("lowest cosine", 1) < LEAST_COSINE:
+        return f"it turns a vector to a cosine of {figures['lowest cosine']:.4f}"
+    if figures.get("flipped", 0) >= MOST_FLIPPED:
+        return f"it decides {figures['flipped']:.2%} of the pairs otherwise"
+    if abs(figures.get("AP", 0) - figures.get("AP by torch", 0)) >= MOST_AP_MOVED:
+        return f"average precision is {figures['AP']:.4f} in place of {figures['AP by torch']:.4f}"
+    for speed in ("texts per second", "pairs per second"):
+        if figures.get(speed, 0) < figures.get(f"{speed} by torch", 0):
+            return f"it computes {figures[speed]:.0f} {speed}, torch {figures[f'{speed} by torch']:.0f}"
+    return None
+
+
+def _examples(objects: Sequence[LostObject]) -> list[tuple[str, str]]:
+    """Half of them matches, half of them not, as what a search scores is neither alone."""
+    chance = random.Random(0)  # noqa: S311  no secret
+    chosen = chance.sample(objects, EXAMPLES)
+    return [
+        (chance.choice(entry.lost), chance.choice((entry if number % 2 else chance.choice(objects)).found))
+        for number, entry in enumerate(chosen)
+    ]
+
+
+Result = TypeVar("Result")
+
+
+def _timed(compute: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.perf_counter()
+    return compute(), time.perf_counter() - start
