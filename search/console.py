@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 from rich.text import Text
 
+from search.benchmark.rounds import Row
 from search.pipeline import Answer, Match
 from search.reindex import ReindexReport
 
@@ -54,6 +56,22 @@ def print_fields(title: str, fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         table.add_row(Text(name.replace("_", " ")), Text("–" if value is None else str(value)))
     out.print(table)
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """A table for each section of a benchmark."""
+    for section, members in groupby(rows, key=lambda row: row.section):
+        listed = list(members)
+        names = list(dict.fromkeys(name for row in listed for name in row.figures))
+        table = Table(title=Text(section), title_justify="left")
+        for name in ("", *names):
+            table.add_column(name, overflow="fold")
+        for row in listed:
+            figures = [row.figures.get(name, "") for name in names]
+            table.add_row(
+                Text(row.name), *[Text(figure if isinstance(figure, str) else f"{figure:,.4g}") for figure in figures]
+            )
+        out.print(table)
 
 
 def print_answer(answer: Answer, warned: set[str] | None = None) -> None:

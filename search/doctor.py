@@ -15,6 +15,7 @@ from search.index.generation import Generation
 from search.index.generations import REASON, SET_ASIDE, Generations
 from search.index.live import LiveIndex
 from search.ingest import ROWS_PER_COMMIT
+from search.model import Model
 from search.reindex import ShowProgress, reindex
 from search.text import text_hash, text_of
 from search.threshold import is_passed_over, load_threshold, require_precision
@@ -25,6 +26,7 @@ from storage.vectors import StoredVectors
 REPAIR = "lostfound doctor --repair"
 RESTORE = "lostfound restore BACKUP"
 CALIBRATE = "lostfound calibrate"
+OPTIMISE = "lostfound optimise"
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,19 @@ def _models(application: Application) -> Iterator[Finding]:
         application.encoder.encode(["a hat"])
     except (ModelError, SettingsError) as error:
         yield Finding(str(error), "set LOSTFOUND_ENCODER")
+    else:
+        yield from _graph(application.encoder)
     try:
         application.reranker.score("a hat", ["a hat"])
     except (ModelError, SettingsError) as error:
         yield Finding(str(error), "set LOSTFOUND_RERANKER")
     else:
+        yield from _graph(application.reranker)
         yield from _threshold(application)
+
+
+def _graph(model: Model) -> Iterator[Finding]:
+    return (Finding(warning, OPTIMISE) for warning in model.warnings)
 
 
 def _threshold(application: Application) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ LostfoundError
 │   ├── DamagedIndexError      it is not what was written
 │   └── ReindexRunningError    another process builds one
 ├── TrainingError          a fine-tuning that cannot be run as it was asked
+├── BenchmarkError         a peer of the benchmark cannot be run
 └── ModelError             a model folder is missing, unsafe or of another kind
     └── FingerprintError   a vector or threshold was made for another model
 
@@ -75,6 +76,10 @@ class ReindexRunningError(IndexFileError):
 
 class TrainingError(LostfoundError):
     """A fine-tuning that cannot be run as it was asked."""
+
+
+class BenchmarkError(LostfoundError):
+    """A peer of the benchmark cannot be run."""
 
 
 class ModelError(LostfoundError):

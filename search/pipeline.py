@@ -1,5 +1,6 @@
 """A search from the query to the matches: retrieve, rerank, threshold."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -33,6 +34,13 @@ class Request:
     show_all: bool = False
     """Keep what is below the threshold."""
     filters: Filters = field(default_factory=Filters)
+    deadline: int | None = None
+    """Milliseconds after which no further candidates are reranked, the most similar having come first; the first few
+    are in any case. For queries that are answered together it bounds the time of all."""
+
+
+ROUND_PAIRS = 32
+"""Reranked between two looks at the clock: under a tenth of a second by a graph."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class Answer:
     matches: list[Match]
     candidates: int
     """Items that were reranked."""
+    retrieved: int
+    """Items that would have been, had there been no deadline."""
     below_threshold: int
     """Candidates that are not shown for their score."""
     threshold: float | None
@@ -121,6 +131,7 @@ class SearchPipeline:
             FingerprintError: No item has a vector of this encoder, or the threshold is another reranker's.
             DatabaseError: The database cannot be read.
         """
+        started = time.monotonic()
         request = _checked(request or Request())
         rule = self._rule(request)
         cut = [self._encoder.cut(clean_query(query)) for query in queries]
@@ -136,19 +147,26 @@ class SearchPipeline:
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
             found = _stored(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
-        shared_warnings = rule.warnings + self._without_vector_warning(retrieval.without_vector) + retrieval.warnings
-        pairs = [
-            (text, text_of(found[candidate.item_id]))
-            for text, row in zip(texts, retrieval.candidates, strict=True)
-            for candidate in row
+        shared_warnings = [
+            *rule.warnings,
+            *self._encoder.warnings,
+            *self._reranker.warnings,
+            *self._without_vector_warning(retrieval.without_vector),
+            *retrieval.warnings,
         ]
-        scores = iter(self._reranker.score_pairs(pairs, advance).tolist())
+        pairs = [
+            [(text, text_of(found[candidate.item_id])) for candidate in row]
+            for text, row in zip(texts, retrieval.candidates, strict=True)
+        ]
+        until = None if request.deadline is None else started + request.deadline / 1000
+        scores = self._scores(pairs, until, advance)
         answers = []
-        for (text, was_cut), row in zip(cut, retrieval.candidates, strict=True):
+        for (text, was_cut), row, row_scores in zip(cut, retrieval.candidates, scores, strict=True):
             ranked = sorted(
-                ((candidate, next(scores)) for candidate in row),
+                zip(row, row_scores, strict=False),  # a deadline leaves out the last
                 key=lambda scored: (-scored[1], -scored[0].similarity, scored[0].item_id),
             )
+            late = [_late_warning(request, len(ranked), len(row))] if len(ranked) < len(row) else []
             passed = [(candidate, score) for candidate, score in ranked if rule.cut is None or score >= rule.cut]
             answers.append(
                 Answer(
@@ -158,12 +176,31 @@ class SearchPipeline:
                         for rank, (candidate, score) in enumerate(passed[: request.top], start=1)
                     ],
                     candidates=len(ranked),
+                    retrieved=len(row),
                     below_threshold=len(ranked) - len(passed),
                     threshold=rule.cut,
-                    warnings=[*_cut_warning(text, was_cut), *shared_warnings],
+                    warnings=[*_cut_warning(text, was_cut), *late, *shared_warnings],
                 )
             )
         return answers
+
+    def _scores(
+        self, pairs: list[list[tuple[str, str]]], until: float | None, advance: Advance | None
+    ) -> list[list[float]]:
+        """The scores of each query's candidates; of the first ones where the time does not suffice for all."""
+        deepest = max(map(len, pairs))
+        step = max(1, deepest if until is None else ROUND_PAIRS // len(pairs))
+        scores: list[list[float]] = [[] for _ in pairs]
+        for depth in range(0, deepest, step):
+            began = time.monotonic()
+            rows = [row[depth : depth + step] for row in pairs]
+            values = iter(self._reranker.score_pairs([pair for row in rows for pair in row], advance).tolist())
+            for row, known in zip(rows, scores, strict=True):
+                known += [next(values) for _ in row]
+            now = time.monotonic()
+            if until is not None and now + (now - began) > until:  # the next round would end too late
+                break
+        return scores
 
     def _without_vector_warning(self, count: int) -> list[str]:
         if not count:
@@ -211,6 +248,8 @@ def _checked(request: Request) -> Request:
     for name in ("top", "depth"):
         if getattr(request, name) < 1:
             raise QueryError(f"{name} is {getattr(request, name)}, it must be at least 1")
+    if request.deadline is not None and request.deadline < 1:
+        raise QueryError(f"deadline is {request.deadline} ms, it must be at least 1")
     if request.min_score is not None and not 0 <= request.min_score <= 1:
         raise QueryError(f"min_score is {request.min_score}, a score lies between 0 and 1")
     filters = request.filters
@@ -229,6 +268,10 @@ def _stored(session: Session, item_ids: set[int]) -> dict[int, Item]:
 
 def _cut_warning(text: str, was_cut: bool) -> list[str]:
     return [f"the query is longer than the model reads; only its first {len(text)} characters count"] if was_cut else []
+
+
+def _late_warning(request: Request, reranked: int, retrieved: int) -> str:
+    return f"the deadline of {request.deadline} ms came after {reranked} of {retrieved} candidates"
 
 
 def _match(rank: int, item: Item, candidate: Candidate, score: float, calibration: Calibration | None) -> Match:

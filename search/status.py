@@ -6,10 +6,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from search.application import Application
-from search.encoder import BiEncoder
 from search.errors import DamagedIndexError, ModelError
 from search.index.generations import Generations
-from search.reranker import Reranker
+from search.model import Model
 from search.threshold import is_passed_over, load_threshold
 from storage import changes, items, vectors
 from storage.database import REVISION
@@ -81,8 +80,12 @@ def _told(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _model(model: BiEncoder | Reranker) -> dict[str, Any]:
-    return {"name": model.name, "folder": str(model.folder), "fingerprint": model.fingerprint}
+def _model(model: Model) -> dict[str, Any]:
+    told = {"name": model.name, "folder": str(model.folder), "fingerprint": model.fingerprint}
+    if model.graph:
+        return told | {"computed by": f"OpenVINO, {model.graph.notes.precision}"}
+    slow = "; ".join(model.warnings) or "torch; `lostfound optimise` makes a CPU faster"
+    return told | {"computed by": slow if model.runs_on_cpu else f"torch on {model.device}"}
 
 
 def _threshold(application: Application) -> dict[str, Any]:

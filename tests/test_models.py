@@ -39,7 +39,7 @@ def test_exchanged_weights_under_the_built_in_name_are_refused(tmp_path: Path, m
 def test_vectors_are_unit_rows_in_the_order_of_the_texts_whatever_the_batches(encoder_folder: Path) -> None:
     texts = [f"a hat of size {number} " * (number % 5 + 1) for number in range(40)]
     done: list[int] = []
-    vectors = BiEncoder(str(encoder_folder), "cpu", batch_size=1).encode(texts, done.append)
+    vectors = BiEncoder(str(encoder_folder), "cpu", batch_tokens=1).encode(texts, done.append)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(BiEncoder(str(encoder_folder), "cpu").encode(texts), vectors, atol=1e-5)
     assert (vectors.dtype, sum(done)) == (np.float32, 40)
@@ -160,8 +160,8 @@ def test_a_device_that_is_not_there_is_refused(encoder_folder: Path) -> None:
 
 def test_scores_are_probabilities_in_the_order_of_the_pairs_whatever_the_batches(reranker_folder: Path) -> None:
     pairs = [("a hat", f"a hat of size {number} " * (number % 4 + 1)) for number in range(30)]
-    scores = Reranker(str(reranker_folder), "cpu", batch_size=1).score_pairs(pairs)
-    again = Reranker(str(reranker_folder), "cpu", batch_size=32).score_pairs(pairs)
+    scores = Reranker(str(reranker_folder), "cpu", batch_tokens=1).score_pairs(pairs)
+    again = Reranker(str(reranker_folder), "cpu", batch_tokens=10_000).score_pairs(pairs)
     predicted = CrossEncoder(str(reranker_folder), device="cpu").predict(pairs, show_progress_bar=False)
     np.testing.assert_allclose(scores, again, atol=1e-5)
     np.testing.assert_allclose(scores, predicted, atol=1e-5)

@@ -5,7 +5,7 @@ import io
 import signal
 import sys
 
-from search.cli import items, searching, training, upkeep  # noqa: F401  they register their commands
+from search.cli import items, measuring, searching, training, upkeep  # noqa: F401  they register their commands
 from search.cli.app import app
 from search.errors import LostfoundError
 

@@ -22,6 +22,9 @@ def search(
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Also what is below the threshold.")] = False,
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Threshold in place of the fitted one.")] = None,
+    deadline: Annotated[
+        int | None, typer.Option(min=1, help="Milliseconds after which the most similar candidates must do.")
+    ] = None,
     office: OnlyOffice = None,
     category: OnlyCategory = None,
     status: Annotated[StatusChoice, typer.Option(help="Only items of this status.")] = StatusChoice.HELD,
@@ -47,6 +50,7 @@ def search(
         depth=depth or application.settings.depth,
         min_score=min_score,
         show_all=show_all,
+        deadline=deadline,
         filters=Filters(
             status=None if status is StatusChoice.ANY else Status(status),
             office=office,

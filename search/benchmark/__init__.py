@@ -1,0 +1,1 @@
+"""Speed beside peers, on the same models, texts and machine, in one run."""

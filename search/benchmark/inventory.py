@@ -1,0 +1,112 @@
+"""The office that searches are measured in: texts, their vectors, and a database with an index of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search.application import Application
+from search.encoder import BiEncoder
+from search.ingest import ROWS_PER_COMMIT, Ingest
+from search.item_input import ImportedItem, clean
+from search.reindex import reindex
+from search.training.corpus import Split, load_corpus
+from search.training.inventory import inventory_texts
+from search.types import Advance, Vectors
+from storage.chunks import chunks
+from storage.schema import upgrade
+
+SEED = 7
+
+MOST_ENCODED = 100_000
+"""Texts that a model encodes; the vectors of more are drawn between theirs, for encoding a million takes an hour."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Texts and their vectors, both also as files, for the peers."""
+
+    texts: list[str]
+    texts_file: Path
+    vectors: Vectors
+    vectors_file: Path
+
+
+def make_inventory(encoder: BiEncoder, count: int, folder: Path, advance: Advance | None = None) -> Inventory:
+    """The found descriptions of the test objects, and texts put together from the facts of the training split.
+
+    Vectors are kept in the folder, and read from there when they are of the same encoder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = load_corpus()
+    own = [entry.found[number % len(entry.found)] for number, entry in enumerate(corpus.objects[Split.TEST])][:count]
+    made = inventory_texts(corpus.objects[Split.TRAIN], count - len(own), SEED)
+    texts = [str(clean(text)) for text in (*own, *made)]  # as they are stored
+    stem = f"{encoder.fingerprint[:12]}-{count}"
+    texts_file, vectors_file = folder / f"{stem}.json", folder / f"{stem}.npy"
+    texts_file.write_text(json.dumps(texts), encoding="utf-8")
+    if not vectors_file.exists():
+        vectors = encoder.encode(texts[:MOST_ENCODED], advance)
+        if count > MOST_ENCODED:
+            vectors = np.concatenate([vectors, _between(vectors, count - MOST_ENCODED)])
+        partial = vectors_file.with_suffix(".partial.npy")
+        np.save(partial, vectors)
+        partial.replace(vectors_file)
+    return Inventory(texts, texts_file, np.load(vectors_file), vectors_file)
+
+
+def make_office(application: Application, inventory: Inventory, folder: Path) -> Application:
+    """An office that holds the inventory, indexed; one that is there is used again."""
+    office = open_office(application, folder)
+    done = folder / "done"
+    if not done.exists():
+        known = KnownVectors(application.encoder, inventory)
+        ingest = Ingest(office.database, known)
+        for numbers in chunks(range(len(inventory.texts)), ROWS_PER_COMMIT):
+            ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
+        reindex(office.database, known)
+        done.touch()
+    return office
+
+
+def open_office(application: Application, folder: Path) -> Application:
+    """An office in a folder of its own, with the models and graphs of another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    office = Application(application.settings.model_copy(update={"data_dir": folder, "database_url": ""}))
+    if not office.graphs.exists():
+        office.graphs.symlink_to(application.graphs.absolute())
+    upgrade(office.database)
+    return office
+
+
+class KnownVectors(BiEncoder):
+    """An encoder that has encoded an inventory before."""
+
+    def __init__(self, encoder: BiEncoder, inventory: Inventory) -> None:
+        super().__init__(encoder.name, encoder.device)
+        self._encoder = encoder
+        self._vectors = inventory.vectors
+        self._positions = {text: position for position, text in enumerate(inventory.texts)}
+
+    @property
+    def dim(self) -> int:
+        """As of the encoder."""
+        return self._encoder.dim
+
+    def _encode(self, texts: list[str], advance: Advance | None, kind: str) -> Vectors:  # type: ignore[override]
+        if any(text not in self._positions for text in texts):
+            return self._encoder._encode(texts, advance, kind)
+        return self._vectors[[self._positions[text] for text in texts]]
+
+
+def _between(vectors: Vectors, count: int) -> Vectors:
+    """Unit vectors between pairs of these, nearer to the first, as if another clerk had described the same thing."""
+    chance = np.random.default_rng(SEED)
+    parts = []
+    for numbers in np.array_split(np.arange(count), max(1, count // MOST_ENCODED)):
+        first, second = chance.integers(len(vectors), size=(2, len(numbers)))
+        share = chance.uniform(0.1, 0.4, size=(len(numbers), 1)).astype(np.float32)
+        mixed = (1 - share) * vectors[first] + share * vectors[second]
+        parts.append(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
+    return np.concatenate(parts)

@@ -1,0 +1,199 @@
+"""Whole searches by number of items, beside the plain recipe and txtai; storing; a cold start; retrieval alone."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.application import Application
+from search.benchmark.inventory import Inventory, make_office, open_office
+from search.benchmark.models import OURS
+from search.benchmark.rounds import Figures, Row
+from search.benchmark.workers import QUIET, Worker
+from search.errors import BenchmarkError
+from search.index.exact import nearest
+from search.ingest import ROWS_PER_COMMIT, Ingest
+from search.item_input import ImportedItem
+from search.pipeline import Request
+from search.reindex import reindex
+from search.retriever import Retriever
+from search.threshold import load_threshold
+from search.training.corpus import Split, load_corpus
+from storage.chunks import chunks
+from storage.items import HELD
+
+DEPTH, TOP, IN_HAND = 100, 10, 32
+
+PEERS = ("plain recipe", "txtai")
+
+Ranking = list[tuple[int, float]]
+"""Positions in the inventory and scores, the best first."""
+
+
+def reports(count: int) -> list[str]:
+    """Lost reports of the test split, of objects that are in every inventory of the benchmark."""
+    objects = load_corpus().objects[Split.TEST]
+    every = [text for entry in objects for text in entry.lost]
+    return every[:: max(1, len(every) // count)][:count]
+
+
+def searching(
+    application: Application, inventory: Inventory, folder: Path, pythons: dict[str, Path], count: int
+) -> list[Row]:
+    """Seconds of `count` searches, each asked of everybody in turn, and whether the answers are the same.
+
+    Args:
+        application: Its models.
+        inventory: What is searched.
+        folder: For the office and what peers write.
+        pythons: The interpreter of each peer; one that is not named does not take part.
+        count: Searches.
+    """
+    size = len(inventory.texts)
+    section = f"search among {size:,} items"
+    office = make_office(application, inventory, folder / f"office-{size}")
+    cut = getattr(load_threshold(application.reranker), "threshold", 0.5)
+    request = Request(top=TOP, depth=DEPTH, show_all=True)
+    seconds: dict[str, list[float]] = {name: [] for name in (OURS, *pythons)}
+    answers: dict[str, list[Ranking]] = {name: [] for name in seconds}
+    failed: dict[str, str] = {}
+    queries = reports(count + 1)
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(python, folder / "peers.log")) for name, python in pythons.items()}
+        models = {"reranker": str(application.reranker.folder), "encoder": str(application.encoder.folder)}
+        for name, worker in workers.items():
+            try:
+                worker.load("searcher", name, **models)
+                worker.ask("index", texts=str(inventory.texts_file), vectors=str(inventory.vectors_file))
+            except BenchmarkError as error:
+                failed[name] = str(error)
+        for query in queries:
+            start = time.perf_counter()
+            (answer,) = office.pipeline.search_many([query], request)
+            seconds[OURS].append(time.perf_counter() - start)
+            answers[OURS].append([(int(match.reference.removeprefix("B-")), match.score) for match in answer.matches])
+            for name, worker in workers.items():
+                if name not in failed:
+                    told = worker.ask("search", query=query, depth=DEPTH)
+                    seconds[name].append(told["seconds"])
+                    answers[name].append([(position, score) for position, score in told["results"][:TOP]])
+        memory = {name: worker.ask("memory")["megabytes"] for name, worker in workers.items() if name not in failed}
+    rows = []
+    for name, taken in seconds.items():
+        if name in failed:
+            rows.append(Row(section, name, {"not measured": failed[name]}))
+            continue
+        figures = _quantiles(taken[1:])  # the first one warms up
+        if name in memory:
+            figures["peak MB"] = memory[name]
+        if name != OURS:
+            figures["ratio"] = float(figures["p50 ms"]) / float(rows[0].figures["p50 ms"])
+            figures |= _agreement(answers[OURS], answers[name], cut)
+        rows.append(Row(section, name, figures))
+    rows[0].figures["queries/s, 32 in hand"] = _in_hand(office, request)
+    rows[0].figures["MB on disk"] = _bytes(folder / f"office-{size}") / 1e6
+    return [*rows, _retrieval(office, inventory, queries), _cold(office, queries[0], size)]
+
+
+def storing(application: Application, inventory: Inventory, folder: Path, pythons: dict[str, Path]) -> list[Row]:
+    """Items a second from text to what can be searched, models and all."""
+    texts = inventory.texts
+    shutil.rmtree(folder / "storing", ignore_errors=True)
+    office = open_office(application, folder / "storing")
+    ingest = Ingest(office.database, application.encoder)
+    start = time.perf_counter()
+    for numbers in chunks(range(len(texts)), ROWS_PER_COMMIT):
+        ingest.upsert([ImportedItem(reference=f"B-{n}", description=texts[n]) for n in numbers])
+    imported = time.perf_counter() - start
+    start = time.perf_counter()
+    reindex(office.database, application.encoder)
+    indexed = time.perf_counter() - start
+    section = f"storing {len(texts):,} items"
+    rate = len(texts) / (imported + indexed)
+    rows = [Row(section, OURS, {"items/s": rate, "import s": imported, "reindex s": indexed})]
+    models = {"reranker": str(application.reranker.folder), "encoder": str(application.encoder.folder)}
+    for name, python in pythons.items():
+        with Worker(python, folder / "peers.log") as worker:
+            try:
+                worker.load("searcher", name, **models)
+                taken = worker.ask("index", texts=str(inventory.texts_file), vectors="")["seconds"]
+                figures: Figures = {"items/s": len(texts) / taken, "ratio": rate * taken / len(texts)}
+            except BenchmarkError as error:
+                figures = {"not measured": str(error)}
+            rows.append(Row(section, name, figures))
+    return rows
+
+
+def _in_hand(office: Application, request: Request) -> float:
+    queries = reports(IN_HAND)
+    start = time.perf_counter()
+    office.pipeline.search_many(queries, request)
+    return len(queries) / (time.perf_counter() - start)
+
+
+def _retrieval(office: Application, inventory: Inventory, queries: Sequence[str]) -> Row:
+    """Of the index alone, models not counted; recall against all vectors."""
+    vectors = office.encoder.encode_queries(queries)
+    retriever = Retriever(office.database, office.encoder)
+    seconds, found = [], []
+    for vector in vectors:
+        start = time.perf_counter()
+        with retriever.retrieve(vector[None], DEPTH, HELD) as (_, retrieval):
+            seconds.append(time.perf_counter() - start)
+            found.append({round(candidate.similarity, 4) for candidate in retrieval.candidates[0]})
+    similarities, _ = nearest(vectors, iter([(np.arange(len(inventory.vectors)), inventory.vectors)]), DEPTH)
+    lowest = similarities[:, -1]
+    recalls = [
+        sum(similarity >= low - 1e-4 for similarity in row) / DEPTH for row, low in zip(found, lowest, strict=True)
+    ]
+    figures = _quantiles(seconds[1:]) | {"recall@100": float(np.mean(recalls))}
+    return Row(f"search among {len(inventory.texts):,} items", "retrieval alone", figures)
+
+
+def _cold(office: Application, query: str, size: int, rounds: int = 3) -> Row:
+    """The command, from nothing to the answer."""
+    environment = os.environ | QUIET | {"LOSTFOUND_DATA_DIR": str(office.settings.data_dir)}
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        subprocess.run(  # noqa: S603  ourselves
+            [sys.executable, "-m", "search.cli", "search", query],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return Row(f"search among {size:,} items", "lostfound, cold start", _quantiles(seconds) | {"peak MB": peak})
+
+
+def _agreement(ours: list[Ranking], theirs: list[Ranking], cut: float) -> dict[str, Any]:
+    """In which share of the queries the answers are the same: the first, all that a clerk is shown, the ten."""
+
+    def shown(ranking: Ranking) -> list[int]:
+        return [position for position, score in ranking if score >= cut]
+
+    both = list(zip(ours, theirs, strict=True))
+    return {
+        "same first": float(np.mean([mine[0][0] == other[0][0] for mine, other in both])),
+        "same shown": float(np.mean([shown(mine) == shown(other) for mine, other in both])),
+        "top 10 in common": float(
+            np.mean([len({p for p, _ in mine} & {p for p, _ in other}) / len(mine) for mine, other in both])
+        ),
+    }
+
+
+def _quantiles(seconds: Sequence[float]) -> Figures:
+    return {"p50 ms": float(np.quantile(seconds, 0.5)) * 1000, "p95 ms": float(np.quantile(seconds, 0.95)) * 1000}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and "graphs" not in path.parts)
