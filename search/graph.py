@@ -90,8 +90,10 @@ class Graph:
         self.folder = folder
         try:
             self.notes = GraphNotes.model_validate_json((folder / NOTES).read_bytes())
+            if self.notes.model != model:
+                raise ModelError(f"{folder} was made from another model; {_MENDED_BY}")
             for name, expected in self.notes.sha256.items():
-                if self.notes.model != model or sha256(folder / name) != expected:
+                if sha256(folder / name) != expected:
                     raise ModelError(f"{folder / name} is not what was written; {_MENDED_BY}")
             self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
         except (OSError, ValidationError) as error:
@@ -128,11 +130,13 @@ class Graph:
     def _compute(self, encodings: list[Encoding], results: Outputs, advance: Advance | None) -> None:
         queue = self._compiled()
         queue.set_callback(lambda request, rows: results.__setitem__(rows, request.get_output_tensor(0).data))
-        for rows in token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS):
-            queue.start_async(dict(enumerate(batch_inputs([encodings[row] for row in rows], self.notes))), rows)
-            if advance:
-                advance(len(rows))
-        queue.wait_all()
+        try:
+            for rows in token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS):
+                queue.start_async(dict(enumerate(batch_inputs([encodings[row] for row in rows], self.notes))), rows)
+                if advance:
+                    advance(len(rows))
+        finally:
+            queue.wait_all()  # none may write into the results of another run
 
     def _compiled(self) -> "openvino.AsyncInferQueue":
         if self._queue is None:

@@ -147,6 +147,12 @@ class SearchPipeline:
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
             found = _stored(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
+        pairs = [
+            [(text, text_of(found[candidate.item_id])) for candidate in row]
+            for text, row in zip(texts, retrieval.candidates, strict=True)
+        ]
+        until = None if request.deadline is None else started + request.deadline / 1000
+        scores = self._scores(pairs, until, advance)
         shared_warnings = [
             *rule.warnings,
             *self._encoder.warnings,
@@ -154,12 +160,6 @@ class SearchPipeline:
             *self._without_vector_warning(retrieval.without_vector),
             *retrieval.warnings,
         ]
-        pairs = [
-            [(text, text_of(found[candidate.item_id])) for candidate in row]
-            for text, row in zip(texts, retrieval.candidates, strict=True)
-        ]
-        until = None if request.deadline is None else started + request.deadline / 1000
-        scores = self._scores(pairs, until, advance)
         answers = []
         for (text, was_cut), row, row_scores in zip(cut, retrieval.candidates, scores, strict=True):
             ranked = sorted(

@@ -14,6 +14,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
 from search.cli import main
+from search.conversion import save_graph, variants
 from search.encoder import BiEncoder
 from search.ingest import Ingest
 from search.item_input import ImportedItem, NewItem
@@ -115,6 +116,16 @@ def shipped_encoder() -> BiEncoder:
 @pytest.fixture(scope="session")
 def shipped_reranker() -> Reranker:
     return Reranker("lostfound-minilm", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def graphs(encoder_folder: Path, reranker_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with graphs of the tiny models in float32."""
+    folder = tmp_path_factory.mktemp("graphs")
+    exact = variants(int8=False)[-1]
+    for plain in (BiEncoder(str(encoder_folder), "cpu"), Reranker(str(reranker_folder), "cpu")):
+        save_graph(plain, exact, [], folder / plain.fingerprint[:16])
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from conftest import with_threshold
 from search.encoder import BiEncoder
 from search.errors import FingerprintError, QueryError
 from search.ingest import Ingest
-from search.item_input import ItemUpdate, NewItem
-from search.pipeline import Answer, Request, SearchPipeline
+from search.item_input import ImportedItem, ItemUpdate, NewItem
+from search.pipeline import ROUND_PAIRS, Answer, Request, SearchPipeline
 from search.reindex import reindex
 from search.reranker import Reranker
 from search.threshold import FILE_NAME, Likelihood, Threshold
@@ -227,3 +227,23 @@ def test_what_the_tokenizer_drops_at_the_end_is_no_cut(
     answer = pipeline.search(query, ALL)
     assert answer.warnings == []
     assert answer.query.isprintable() or "\u200b" in answer.query
+
+
+def test_a_deadline_leaves_out_the_least_similar_candidates_and_says_so(
+    pipeline: SearchPipeline, ingest: Ingest
+) -> None:
+    ingest.upsert([ImportedItem(reference=f"H-{n}", description=f"hat {n}, {n % 7} marks") for n in range(100)])
+    whole = pipeline.search("a hat", replace(ALL, top=100))
+    late = pipeline.search("a hat", replace(ALL, top=100, deadline=1))
+    assert (whole.candidates, whole.retrieved, whole.warnings) == (100, 100, pipeline.search("a hat").warnings[:0])
+    assert (late.candidates, late.retrieved) == (ROUND_PAIRS, 100)
+    assert "the deadline of 1 ms came after 32 of 100 candidates" in late.warnings
+    most_similar = sorted(whole.matches, key=lambda match: -match.similarity)[:ROUND_PAIRS]
+    assert references(late) == {match.reference for match in most_similar}
+    in_time = pipeline.search("a hat", replace(ALL, top=100, deadline=600_000))
+    assert [match.reference for match in in_time.matches] == [match.reference for match in whole.matches]
+    together = pipeline.search_many(["a hat", "a cap"], replace(ALL, deadline=1))
+    assert [answer.candidates for answer in together] == [ROUND_PAIRS // 2] * 2
+    assert pipeline.search("a hat", Request(show_all=True, deadline=5, filters=Filters(office="none"))).candidates == 0
+    with pytest.raises(QueryError, match="deadline is 0 ms"):
+        pipeline.search("a hat", Request(deadline=0))

@@ -8,7 +8,7 @@ import numpy as np
 
 from search.application import Application
 from search.encoder import BiEncoder
-from search.ingest import ROWS_PER_COMMIT, Ingest
+from search.ingest import Ingest
 from search.item_input import ImportedItem, clean
 from search.reindex import reindex
 from search.training.corpus import Split, load_corpus
@@ -18,6 +18,8 @@ from storage.chunks import chunks
 from storage.schema import upgrade
 
 SEED = 7
+
+ROWS_AT_ONCE = 4096
 
 MOST_ENCODED = 100_000
 """Texts that a model encodes; the vectors of more are drawn between theirs, for encoding a million takes an hour."""
@@ -36,24 +38,31 @@ class Inventory:
 def make_inventory(encoder: BiEncoder, count: int, folder: Path, advance: Advance | None = None) -> Inventory:
     """The found descriptions of the test objects, and texts put together from the facts of the training split.
 
-    Vectors are kept in the folder, and read from there when they are of the same encoder.
+    Smaller inventories are the beginnings of larger ones. What was encoded is kept in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus()
     own = [entry.found[number % len(entry.found)] for number, entry in enumerate(corpus.objects[Split.TEST])][:count]
     made = inventory_texts(corpus.objects[Split.TRAIN], count - len(own), SEED)
     texts = [str(clean(text)) for text in (*own, *made)]  # as they are stored
-    stem = f"{encoder.fingerprint[:12]}-{count}"
-    texts_file, vectors_file = folder / f"{stem}.json", folder / f"{stem}.npy"
+    vectors = _encoded(encoder, texts[:MOST_ENCODED], folder, advance)
+    if count > MOST_ENCODED:
+        vectors = np.concatenate([vectors, _between(vectors, count - MOST_ENCODED)])
+    texts_file, vectors_file = folder / f"texts-{count}.json", folder / f"vectors-{count}.npy"
     texts_file.write_text(json.dumps(texts), encoding="utf-8")
-    if not vectors_file.exists():
-        vectors = encoder.encode(texts[:MOST_ENCODED], advance)
-        if count > MOST_ENCODED:
-            vectors = np.concatenate([vectors, _between(vectors, count - MOST_ENCODED)])
-        partial = vectors_file.with_suffix(".partial.npy")
-        np.save(partial, vectors)
-        partial.replace(vectors_file)
-    return Inventory(texts, texts_file, np.load(vectors_file), vectors_file)
+    np.save(vectors_file, vectors)
+    return Inventory(texts, texts_file, vectors, vectors_file)
+
+
+def _encoded(encoder: BiEncoder, texts: list[str], folder: Path, advance: Advance | None) -> Vectors:
+    """The vectors, by this or an earlier run."""
+    kept = folder / f"{encoder.fingerprint[:12]}-{len(texts)}.npy"
+    if not kept.exists():
+        partial = kept.with_suffix(".partial.npy")
+        np.save(partial, encoder.encode(texts, advance))
+        partial.replace(kept)
+    vectors: Vectors = np.load(kept)
+    return vectors
 
 
 def make_office(application: Application, inventory: Inventory, folder: Path) -> Application:
@@ -63,7 +72,7 @@ def make_office(application: Application, inventory: Inventory, folder: Path) ->
     if not done.exists():
         known = KnownVectors(application.encoder, inventory)
         ingest = Ingest(office.database, known)
-        for numbers in chunks(range(len(inventory.texts)), ROWS_PER_COMMIT):
+        for numbers in chunks(range(len(inventory.texts)), ROWS_AT_ONCE):
             ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
         reindex(office.database, known)
         done.touch()

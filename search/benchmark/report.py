@@ -104,5 +104,6 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
         if points:
             lines.plot(*zip(*points, strict=True), marker="o", label=name)
     lines.set(xscale="log", yscale="log", xlabel="items", ylabel="milliseconds (median)", title="A search, depth 100")
-    lines.legend()
+    if lines.lines:
+        lines.legend()
     picture.savefig(path, dpi=120)

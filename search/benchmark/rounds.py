@@ -1,5 +1,6 @@
 """Measuring side by side: every competitor once a round, so that a slow minute of the machine is everybody's."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -27,6 +28,7 @@ def alternate(competitors: Mapping[str, Callable[[], float]], rounds: int) -> di
             so_far = seconds[name]
             if isinstance(so_far, str):
                 continue
+            rest()
             try:
                 taken = run()
             except BenchmarkError as error:
@@ -35,6 +37,11 @@ def alternate(competitors: Mapping[str, Callable[[], float]], rounds: int) -> di
             if number:
                 so_far.append(taken)
     return seconds
+
+
+def rest() -> None:
+    """Long enough for the threads of whoever ran before to fall asleep; they spin for a while when they are done."""
+    time.sleep(0.3)
 
 
 def rates(seconds: list[float] | str, count: int, what: str) -> Figures:

@@ -1,13 +1,12 @@
 """Whole searches by number of items, beside the plain recipe and txtai; storing; a cold start; retrieval alone."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 from search.application import Application
 from search.benchmark.inventory import Inventory, make_office, open_office
 from search.benchmark.models import OURS
-from search.benchmark.rounds import Figures, Row
+from search.benchmark.peer import peak_megabytes
+from search.benchmark.rounds import Figures, Row, rest
 from search.benchmark.workers import QUIET, Worker
 from search.errors import BenchmarkError
 from search.index.exact import nearest
@@ -76,12 +76,14 @@ def searching(
             except BenchmarkError as error:
                 failed[name] = str(error)
         for query in queries:
+            rest()
             start = time.perf_counter()
             (answer,) = office.pipeline.search_many([query], request)
             seconds[OURS].append(time.perf_counter() - start)
             answers[OURS].append([(int(match.reference.removeprefix("B-")), match.score) for match in answer.matches])
             for name, worker in workers.items():
                 if name not in failed:
+                    rest()
                     told = worker.ask("search", query=query, depth=DEPTH)
                     seconds[name].append(told["seconds"])
                     answers[name].append([(position, score) for position, score in told["results"][:TOP]])
@@ -148,7 +150,7 @@ def _retrieval(office: Application, inventory: Inventory, queries: Sequence[str]
         start = time.perf_counter()
         with retriever.retrieve(vector[None], DEPTH, HELD) as (_, retrieval):
             seconds.append(time.perf_counter() - start)
-            found.append({round(candidate.similarity, 4) for candidate in retrieval.candidates[0]})
+            found.append([candidate.similarity for candidate in retrieval.candidates[0]])
     similarities, _ = nearest(vectors, iter([(np.arange(len(inventory.vectors)), inventory.vectors)]), DEPTH)
     lowest = similarities[:, -1]
     recalls = [
@@ -161,18 +163,21 @@ def _retrieval(office: Application, inventory: Inventory, queries: Sequence[str]
 def _cold(office: Application, query: str, size: int, rounds: int = 3) -> Row:
     """The command, from nothing to the answer."""
     environment = os.environ | QUIET | {"LOSTFOUND_DATA_DIR": str(office.settings.data_dir)}
-    seconds = []
+    command = [sys.executable, "-m", "search.cli", "search", query]
+    seconds, peaks = [], []
     for _ in range(rounds):
+        rest()
         start = time.perf_counter()
-        subprocess.run(  # noqa: S603  ourselves
-            [sys.executable, "-m", "search.cli", "search", query],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  ourselves
+        while process.poll() is None:
+            with suppress(OSError, ValueError):  # it is just ending
+                peaks.append(peak_megabytes(str(process.pid)))
+            time.sleep(0.02)
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return Row(f"search among {size:,} items", "lostfound, cold start", _quantiles(seconds) | {"peak MB": peak})
+        if process.returncode:
+            raise BenchmarkError(f"`lostfound search` has ended with {process.returncode}")
+    figures = _quantiles(seconds) | {"peak MB": max(peaks, default=0.0)}
+    return Row(f"search among {size:,} items", f"{OURS}, cold start", figures)
 
 
 def _agreement(ours: list[Ranking], theirs: list[Ranking], cut: float) -> dict[str, Any]:
@@ -184,7 +189,8 @@ def _agreement(ours: list[Ranking], theirs: list[Ranking], cut: float) -> dict[s
     both = list(zip(ours, theirs, strict=True))
     return {
         "same first": float(np.mean([mine[0][0] == other[0][0] for mine, other in both])),
-        "same shown": float(np.mean([shown(mine) == shown(other) for mine, other in both])),
+        "same shown": float(np.mean([set(shown(mine)) == set(shown(other)) for mine, other in both])),
+        "... in order": float(np.mean([shown(mine) == shown(other) for mine, other in both])),
         "top 10 in common": float(
             np.mean([len({p for p, _ in mine} & {p for p, _ in other}) / len(mine) for mine, other in both])
         ),

@@ -53,7 +53,7 @@ class Worker:
             stdin.write(json.dumps({"do": do, **request}) + "\n")
             stdin.flush()
             line = stdout.readline()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # closed
             line = ""
         if not line:
             raise BenchmarkError(f"the peer has ended with {self._process.wait()}")

@@ -1,0 +1,185 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import with_threshold
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.batches import token_batches
+from search.conversion import save_graph, variants
+from search.encoder import BiEncoder
+from search.errors import ModelError
+from search.graph import NOTES, WEIGHTS, Graph, GraphNotes
+from search.optimise import objection
+from search.reranker import Reranker
+from search.threshold import MOST_FLIPPED, load_threshold
+from search.training.corpus import Split, load_corpus
+from search.training.pairs import twin_pairs
+
+Run = Callable[..., tuple[int, str, str]]
+
+TEXTS = ["", "hat", "ein Regenschirm, grün", "a black umbrella " * 90, "👒 " * 7, "x" * 4000, *["a hat", "a cap"] * 20]
+
+
+@given(st.lists(st.integers(0, 600), max_size=60), st.integers(1, 2000))
+def test_batches_hold_every_text_once_and_no_more_than_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(token_batches(lengths, budget))
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[position] for position in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
+    in_turn = [lengths[position] for batch in batches for position in batch]
+    assert in_turn == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("budget", [1, 100, 1024])
+def test_a_graph_gives_what_its_model_gives_in_the_order_of_the_texts(
+    graphs: Path, encoder: BiEncoder, reranker: Reranker, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.graph.BATCH_TOKENS", budget)
+    monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
+    fast_encoder = BiEncoder(encoder.name, "cpu", graphs=graphs)
+    fast_reranker = Reranker(reranker.name, "cpu", graphs=graphs)
+    assert fast_encoder.graph is not None
+    assert fast_reranker.graph is not None
+    done: list[int] = []
+    np.testing.assert_allclose(fast_encoder.encode(TEXTS, done.append), encoder.encode(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(fast_encoder.encode_queries(TEXTS), encoder.encode_queries(TEXTS), atol=1e-4)
+    assert (sum(done), fast_encoder.dim, fast_encoder.precision) == (len(TEXTS), encoder.dim, "float32")
+    pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
+    scores = fast_reranker.score_pairs(pairs, done.append)
+    np.testing.assert_allclose(scores, reranker.score_pairs(pairs), atol=1e-4)
+    assert (scores.dtype, sum(done)) == (np.float32, 2 * len(TEXTS))
+
+
+@given(st.text(max_size=200) | st.text(min_size=100).map(lambda text: text * 30))
+def test_a_graph_cuts_queries_where_its_model_does(graphs: Path, encoder: BiEncoder, text: str) -> None:
+    assert BiEncoder(encoder.name, "cpu", graphs=graphs).cut(text) == encoder.cut(text)
+
+
+@pytest.fixture
+def fast_office(office: Path, graphs: Path, lostfound: Run, reranker_folder: Path) -> Path:
+    """An office with graphs and two items."""
+    shutil.copytree(graphs, office / "graphs")
+    lostfound("init")
+    for thing in ("a red hat", "a blue cap"):
+        lostfound("add", thing)
+    return office
+
+
+def test_a_search_by_graphs_loads_no_torch_and_tells_nobody(fast_office: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['lostfound', 'search', 'a hat', '--all', '--json']\n"
+        "from search.cli import main\n"
+        "main.__globals__['app'](standalone_mode=False)\n"
+        "loaded = {name for name, module in sys.modules.items() if module}\n"
+        "print(sorted(loaded & {'torch', 'transformers', 'sentence_transformers', 'openvino_telemetry'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer, loaded = done.stdout.splitlines()
+    assert [match["description"] for match in json.loads(answer)["matches"]].count("a red hat") == 1
+    assert loaded == "[]"
+
+
+def test_a_damaged_graph_is_told_and_torch_serves(fast_office: Path, lostfound: Run, reranker: Reranker) -> None:
+    weights = fast_office / "graphs" / reranker.fingerprint[:16] / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x07")
+    code, out, _ = lostfound("search", "a hat", "--all", "--json")
+    answer = json.loads(out)
+    assert (code, len(answer["matches"])) == (0, 2)
+    (warning,) = [warning for warning in answer["warnings"] if "graph" in warning]
+    assert "is not what was written; make it anew with `lostfound optimise`" in warning
+    _, out, _ = lostfound("doctor", "--json")
+    assert "lostfound optimise" in [finding["mended_by"] for finding in json.loads(out)["findings"]]
+    _, out, _ = lostfound("status", "--json")
+    assert "is not what was written" in json.loads(out)["reranker"]["computed by"]
+    assert json.loads(out)["encoder"]["computed by"] == "OpenVINO, float32"
+
+
+def test_a_graph_of_another_model_is_not_used(graphs: Path, encoder: BiEncoder, reranker: Reranker) -> None:
+    with pytest.raises(ModelError, match="was made from another model"):
+        Graph(graphs / reranker.fingerprint[:16], encoder.fingerprint)
+
+
+def test_an_office_may_do_without_graphs(fast_office: Path, lostfound: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSTFOUND_BACKEND", "torch")
+    _, out, _ = lostfound("status", "--json")
+    assert json.loads(out)["encoder"]["computed by"].startswith("torch")
+    code, _, err = lostfound("optimise")
+    assert (code, "LOSTFOUND_BACKEND = 'torch'" in err) == (1, True)
+
+
+def test_without_a_threshold_there_is_nothing_to_compare_at(office: Path, lostfound: Run) -> None:
+    code, _, err = lostfound("optimise")
+    assert (code, "run `lostfound calibrate` first" in err) == (1, True)
+
+
+@pytest.mark.slow
+def test_graphs_are_made_once_for_a_model_and_its_threshold(
+    office: Path, lostfound: Run, reranker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_threshold(shutil.copytree(reranker_folder, tmp_path / "reranker"), 0.51)
+    monkeypatch.setenv("LOSTFOUND_RERANKER", str(folder))
+
+    def optimise() -> list[dict]:
+        code, out, err = lostfound("optimise", "--json")
+        assert (code, err) == (0, "")
+        return [json.loads(line) for line in out.splitlines()]
+
+    encoder, reranker = optimise()
+    for made in (encoder, reranker):
+        assert made["is_new"] or made["refused"].keys() == {variant.name for variant in variants(int8=True)}
+    assert encoder["notes"]["figures"]["lowest cosine"] >= 0.999
+    assert reranker["notes"]["figures"]["flipped"] < MOST_FLIPPED
+    assert [made["is_new"] for made in optimise()] == [False, False]
+    with_threshold(folder, 0.5)
+    encoder, again = optimise()
+    assert (encoder["is_new"], again["is_new"]) == (False, True)
+    assert again["notes"]["figures"]["threshold"] == 0.5
+    assert not list((office / "graphs").glob("*.partial"))
+    assert sys.modules["openvino_telemetry"] is None
+
+
+@pytest.mark.slow
+def test_the_shipped_reranker_decides_in_int8_as_in_float32(shipped_reranker: Reranker, tmp_path: Path) -> None:
+    corpus = load_corpus()
+    examples = [(pair.lost, pair.found) for pair in twin_pairs(corpus.objects[Split.TRAIN])[:200]]
+    int8 = variants(int8=True)[0]
+    save_graph(shipped_reranker, int8, examples, tmp_path / shipped_reranker.fingerprint[:16])
+    fast = Reranker(shipped_reranker.name, "cpu", graphs=tmp_path)
+    assert fast.precision.startswith("int8:")
+    pairs = [(pair.lost, pair.found) for pair in twin_pairs(corpus.objects[Split.VALIDATION])[:600]]
+    expected, scores = shipped_reranker.score_pairs(pairs), fast.score_pairs(pairs)
+    threshold = load_threshold(shipped_reranker)
+    assert threshold is not None
+    assert ((expected >= threshold.threshold) != (scores >= threshold.threshold)).mean() < 0.015
+    assert np.abs(expected - scores).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"lowest cosine": 0.998}, "cosine of 0.9980"),
+        ({"lowest cosine": 0.9991, "texts per second": 9, "texts per second by torch": 10}, "9 texts per second"),
+        ({"flipped": 0.005}, "0.50% of the pairs"),
+        ({"flipped": 0.0049, "AP": 0.902, "AP by torch": 0.9}, "0.9020 in place of 0.9000"),
+        ({"flipped": 0.0049, "AP": 0.9019, "AP by torch": 0.9, "pairs per second": 2}, None),
+    ],
+)
+def test_a_graph_that_does_otherwise_than_its_model_does_not_serve(figures: dict[str, float], said: str | None) -> None:
+    why = objection(figures)
+    assert (why is None) if said is None else (why is not None and said in why)
+
+
+def test_a_threshold_holds_for_a_graph_that_was_measured_at_it(graphs: Path, reranker: Reranker) -> None:
+    notes = Graph(graphs / reranker.fingerprint[:16], reranker.fingerprint).notes
+    measured = notes.model_copy(update={"figures": {"threshold": 0.25, "flipped": 0.001}})
+    assert GraphNotes.model_validate_json(measured.model_dump_json()) == measured
+    assert (measured.flipped_at(0.25), measured.flipped_at(0.26), notes.flipped_at(0.25)) == (0.001, None, None)
+    assert json.loads((graphs / reranker.fingerprint[:16] / NOTES).read_text())["model"] == reranker.fingerprint
