@@ -81,12 +81,9 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
     openvino = import_openvino()
     loaded = model._model()
     folder.mkdir(parents=True)
-    try:
-        with _quiet():
-            inputs, graph = _traced(loaded)
+    with _failures_told(model.folder):
+        inputs, graph = _traced(loaded)
         loaded.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"no graph can be made of {model.folder}: {str(error)[:200]}") from error
     notes = GraphNotes(
         format=1,
         model=model.fingerprint,
@@ -102,7 +99,7 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
         sha256={},
     )
     if variant.is_int8:
-        with _quiet():
+        with _failures_told(model.folder):
             graph = _quantised(graph, notes, examples, folder)
     # Rounding weights to half is within what bfloat16 does to them; float32 is to stay float32.
     openvino.save_model(graph, folder / GRAPH, compress_to_fp16=variant.arithmetic == "bf16")
@@ -169,17 +166,21 @@ def _quantised(graph: Any, notes: GraphNotes, examples: Texts, folder: Path) -> 
 
 
 def _prompt(model: SentenceTransformer | CrossEncoder, kind: str) -> str:
-    prompts = model.prompts or {}
-    return str(prompts.get(kind) or prompts.get(model.default_prompt_name or "") or "")
+    return str((model.prompts or {}).get(kind) or "")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no advice of tracer and quantiser on a clerk's terminal."""
+def _failures_told(model: Path) -> Iterator[None]:
+    """Whatever tracer and quantiser raise is ours to tell; their bars and advice are not for a clerk's terminal."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except (ModelError, OSError):
+            raise
+        except Exception as error:
+            raise ModelError(f"no graph can be made of {model}: {type(error).__name__}: {str(error)[:200]}") from error

@@ -4,9 +4,8 @@ import hashlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,6 @@ from search.batches import token_batches
 from search.errors import ModelError
 from search.types import Advance
 from search.validation import reasons
-
-if TYPE_CHECKING:
-    import openvino
 
 GRAPH, WEIGHTS, TOKENIZER, NOTES = "model.xml", "model.bin", "tokenizer.json", "graph.json"
 
@@ -76,31 +72,32 @@ class Graph:
     """A compiled graph with its tokenizer. Safe to share between threads."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        """Read and check the files; the first run compiles.
+        """Read, check and compile it.
 
         Args:
-            folder: Holds them.
+            folder: Holds the files.
             model: Fingerprint of the model that it must have been made from.
 
         Raises:
-            ModelError: A file is missing or not what was written, or OpenVINO is not installed.
+            ModelError: A file is missing or not what was written, the graph is of another model or processor, or
+                OpenVINO cannot be used.
         """
-        if find_spec("openvino") is None:
-            raise ModelError("OpenVINO is not installed; run `pip install 'lostfound[fast]'`")
         self.folder = folder
-        try:
-            self.notes = GraphNotes.model_validate_json((folder / NOTES).read_bytes())
-            if self.notes.model != model:
-                raise ModelError(f"{folder} was made from another model; {_MENDED_BY}")
-            for name, expected in self.notes.sha256.items():
-                if sha256(folder / name) != expected:
-                    raise ModelError(f"{folder / name} is not what was written; {_MENDED_BY}")
-            self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
-        except (OSError, ValidationError) as error:
-            reason = reasons(error) if isinstance(error, ValidationError) else error.strerror
-            raise ModelError(f"{folder} holds no graph that can be used: {reason}; {_MENDED_BY}") from error
+        self.notes = read_notes(folder, model)
+        self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
         self._lock = threading.Lock()
-        self._queue: openvino.AsyncInferQueue | None = None
+        openvino = import_openvino()
+        try:
+            core = openvino.Core()
+            processor = core.get_property("CPU", "FULL_DEVICE_NAME")
+            # One stream per core or so: batches side by side, none of which waits for the other.
+            wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
+            self._compiled = core.compile_model(folder / GRAPH, "CPU", wanted)
+        except RuntimeError as error:
+            raise ModelError(f"{folder} cannot be compiled: {error}; {_MENDED_BY}") from error
+        if self.notes.processor != processor:
+            raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {processor}; {_MENDED_BY}")
+        self._queue = openvino.AsyncInferQueue(self._compiled)
 
     def run(self, texts: Texts, advance: Advance | None = None) -> Outputs:
         """What the graph answers to texts or pairs.
@@ -113,7 +110,7 @@ class Graph:
             Shape (n, width), float32, rows in the order of the texts.
 
         Raises:
-            ModelError: The graph cannot be compiled.
+            ModelError: It cannot be computed, for want of memory say.
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_PER_STEP):
@@ -128,27 +125,39 @@ class Graph:
         return text[:limit] if isinstance(text, str) else (text[0][:limit], text[1][:limit])
 
     def _compute(self, encodings: list[Encoding], results: Outputs, advance: Advance | None) -> None:
-        queue = self._compiled()
+        queue = self._queue
         queue.set_callback(lambda request, rows: results.__setitem__(rows, request.get_output_tensor(0).data))
         try:
             for rows in token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS):
                 queue.start_async(dict(enumerate(batch_inputs([encodings[row] for row in rows], self.notes))), rows)
                 if advance:
                     advance(len(rows))
-        finally:
-            queue.wait_all()  # none may write into the results of another run
+            queue.wait_all()
+        except BaseException as error:
+            # What still runs may write into these results, but not into those of the next run.
+            self._queue = import_openvino().AsyncInferQueue(self._compiled)
+            if isinstance(error, RuntimeError):
+                raise ModelError(f"{self.folder} cannot be computed: {error}") from error
+            raise
 
-    def _compiled(self) -> "openvino.AsyncInferQueue":
-        if self._queue is None:
-            openvino = import_openvino()
-            # One stream per core: batches side by side, none of which waits for the other.
-            wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
-            try:
-                compiled = openvino.Core().compile_model(self.folder / GRAPH, "CPU", wanted)
-            except RuntimeError as error:
-                raise ModelError(f"{self.folder} cannot be compiled: {error}; {_MENDED_BY}") from error
-            self._queue = openvino.AsyncInferQueue(compiled)
-        return self._queue
+
+def read_notes(folder: Path, model: str) -> GraphNotes:
+    """The notes of a graph whose files are as they were written.
+
+    Raises:
+        ModelError: A file is missing or not what was written, or the graph is of another model.
+    """
+    try:
+        notes = GraphNotes.model_validate_json((folder / NOTES).read_bytes())
+        changed = [name for name, expected in notes.sha256.items() if sha256(folder / name) != expected]
+    except (OSError, ValidationError) as error:
+        reason = reasons(error) if isinstance(error, ValidationError) else error.strerror
+        raise ModelError(f"{folder} holds no graph that can be used: {reason}; {_MENDED_BY}") from error
+    if notes.model != model:
+        raise ModelError(f"{folder} was made from another model; {_MENDED_BY}")
+    if changed:
+        raise ModelError(f"{folder / changed[0]} is not what was written; {_MENDED_BY}")
+    return notes
 
 
 def reading_tokenizer(folder: Path, max_length: int) -> Tokenizer:

@@ -2,18 +2,22 @@
 
 import sys
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from search import model_folder
 from search.errors import ModelError
-from search.graph import Graph
+from search.graph import Graph, GraphNotes, read_notes
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2_048, 65_536
 """Tokens that torch reads at once where nothing else is wanted."""
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about: torch's batches are measured before it is tokenised."""
+
+Read = TypeVar("Read")
 
 
 class Model:
@@ -23,7 +27,7 @@ class Model:
         self,
         name: str,
         device: str = "auto",
-        batch_tokens: int | None = None,
+        batch_tokens: int = 0,
         precision: str | None = None,
         graphs: Path | None = None,
     ) -> None:
@@ -32,7 +36,7 @@ class Model:
         Args:
             name: Built in, a local folder, or a hub id with an optional `@revision`.
             device: `auto`, `cpu`, `cuda` or `mps`.
-            batch_tokens: Tokens that torch reads at once, about; None: as many as suit the device.
+            batch_tokens: Tokens that torch reads at once, about; 0: as many as suit the device.
             precision: torch's: `float32`, `bfloat16` or `float16`; None: half on a GPU, else float32.
             graphs: Where `lostfound optimise` puts graphs; one of this model is used on a CPU in place of torch.
 
@@ -62,14 +66,25 @@ class Model:
     @cached_property
     def graph(self) -> Graph | None:
         """The graph of this model, where there is one and the model runs on the CPU."""
+        return self._from_graph_folder(Graph)
+
+    @property
+    def graph_notes(self) -> GraphNotes | None:
+        """Of that graph, read without compiling it."""
+        return self._from_graph_folder(read_notes)
+
+    def _from_graph_folder(self, read: Callable[[Path, str], Read]) -> Read | None:
         folder = self.graph_folder
-        if folder is None or not folder.is_dir() or not self.runs_on_cpu:
+        if folder is None or not self.runs_on_cpu:
             return None
         try:
-            return Graph(folder, self.fingerprint)
-        except ModelError as error:
-            self.warnings.append(f"{self.name} is computed by torch, slowly: {error}")
-            return None
+            if folder.is_dir():
+                return read(folder, self.fingerprint)
+        except (ModelError, OSError) as error:
+            warning = f"{self.name} is computed by torch, slowly: {error}"
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+        return None
 
     @cached_property
     def runs_on_cpu(self) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -24,9 +25,10 @@ from search.reindex import ShowProgress
 from search.reranker import Reranker
 from search.threshold import MOST_FLIPPED, Threshold, load_threshold
 from search.training import metrics
-from search.training.build import validation_pairs
 from search.training.corpus import LostObject, Split, load_corpus
+from search.training.pairs import validation_pairs
 from search.types import Advance
+from search.whole_file import sync
 
 LEAST_COSINE = 0.999
 MOST_AP_MOVED = 0.002
@@ -77,31 +79,35 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
 
 
 def _encoder(encoder: BiEncoder, show: ShowProgress) -> Optimised:
-    available = variants(int8=False)
-    if encoder.graph and encoder.graph.notes.processor == available[0].processor:
+    if encoder.graph:
         return Optimised(encoder.name, encoder.graph.notes, is_new=False, refused={})
     plain = BiEncoder(encoder.name, "cpu", precision="float32")
     objects = load_corpus().objects[Split.VALIDATION]
-    texts = [text for entry in objects for text in (*entry.found, *entry.lost)]
+    texts = [text for entry in objects for text in entry.found]
+    reports = [text for entry in objects for text in entry.lost]
+    plain.encode(texts[:1])  # loads
     with show("Encoding by torch", len(texts)) as advance:
         expected, seconds = _timed(lambda: plain.encode(texts, advance))
+        expected_reports = plain.encode_queries(reports)
 
     def measure(graph: Graph, advance: Advance) -> dict[str, float]:
-        prompt = graph.notes.prompts["document"]
-        vectors, taken = _timed(lambda: graph.run([prompt + text for text in texts], advance))
-        cosines = (vectors * expected).sum(axis=1) / np.linalg.norm(vectors, axis=1)
+        document, query = graph.notes.prompts["document"], graph.notes.prompts["query"]
+        vectors, taken = _timed(lambda: graph.run([document + text for text in texts], advance))
+        all_vectors = np.concatenate([vectors, graph.run([query + report for report in reports])])
+        products = (all_vectors * np.concatenate([expected, expected_reports])).sum(axis=1)
+        cosines = products / np.linalg.norm(all_vectors, axis=1)
         return {
-            "lowest cosine": float(cosines.min()),
+            "lowest cosine": float(np.nan_to_num(cosines, nan=-1).min()),
             "texts per second": len(texts) / taken,
             "texts per second by torch": len(texts) / seconds,
         }
 
-    return _publish_first(encoder, plain, available, texts, measure, show)
+    return _publish_first(encoder, plain, variants(int8=False), texts, measure, show)
 
 
 def _reranker(application: Application, threshold: Threshold, show: ShowProgress) -> Optimised:
-    reranker, available = application.reranker, variants(int8=True)
-    if reranker.graph and reranker.graph.notes.processor == available[0].processor:
+    reranker = application.reranker
+    if reranker.graph:
         is_known = reranker.graph.notes.flipped_at(threshold.threshold) is not None
         if is_known or threshold.precision == reranker.precision:
             return Optimised(reranker.name, reranker.graph.notes, is_new=False, refused={})
@@ -109,11 +115,14 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
     pairs = validation_pairs(Application(application.settings).encoder)  # by its new graph
     texts = [(pair.lost, pair.found) for pair in pairs]
     labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
+    plain.score_pairs(texts[:1])  # loads
     with show("Scoring by torch", len(texts)) as advance:
         expected, seconds = _timed(lambda: plain.score_pairs(texts, advance).astype(np.float64))
 
     def measure(graph: Graph, advance: Advance) -> dict[str, float]:
         logits, taken = _timed(lambda: graph.run(texts, advance)[:, 0].astype(np.float64))
+        if not np.isfinite(logits).all():
+            raise ModelError("its scores are no numbers")
         scores = 1 / (1 + np.exp(-logits))
         flipped = (scores >= threshold.threshold) != (expected >= threshold.threshold)
         return {
@@ -125,7 +134,9 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
             "pairs per second by torch": len(texts) / seconds,
         }
 
-    return _publish_first(reranker, plain, available, _examples(load_corpus().objects[Split.TRAIN]), measure, show)
+    return _publish_first(
+        reranker, plain, variants(int8=True), _examples(load_corpus().objects[Split.TRAIN]), measure, show
+    )
 
 
 Plain = TypeVar("Plain", BiEncoder, Reranker)
@@ -138,30 +149,49 @@ def _publish_first(
     target = model.graph_folder
     if target is None:
         raise ModelError(f"{model.name} was made without a folder for graphs")
-    partial, old = target.with_name(f"{target.name}.partial"), target.with_name(f"{target.name}.old")
     refused: dict[str, str] = {}
+    partial, old = target.with_name(f"{target.name}.partial"), target.with_name(f"{target.name}.old")
     try:
         for variant in available:
-            shutil.rmtree(partial, ignore_errors=True)
-            with show(f"Making a graph in {variant.name}", None):
-                save_graph(plain, variant, examples, partial)
-            graph = Graph(partial, plain.fingerprint)
-            with show(f"Comparing the graph in {variant.name}", None) as advance:
-                figures = measure(graph, advance)
-            if (why := objection(figures)) is None:
-                notes = graph.notes.model_copy(update={"figures": figures})
-                write_notes(partial, notes)
-                # Whoever reads between the two renames computes by torch.
+            try:
+                notes = _made(plain, variant, examples, measure, partial, show)
+            except ModelError as error:
+                refused[variant.name] = str(error)
+                continue
+            if target.exists():
                 shutil.rmtree(old, ignore_errors=True)
-                if target.exists():
-                    target.rename(old)
-                partial.rename(target)
-                return Optimised(model.name, notes, is_new=True, refused=refused)
-            refused[variant.name] = why
+                target.rename(old)  # whoever looks between the two renames computes by torch
+            partial.rename(target)
+            sync(target.parent)
+            return Optimised(model.name, notes, is_new=True, refused=refused)
+        shutil.rmtree(target, ignore_errors=True)  # it does not hold for this threshold and processor any more
         return Optimised(model.name, None, is_new=False, refused=refused)
     finally:
+        if old.exists() and not target.exists():  # interrupted between the two
+            old.rename(target)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _made(
+    plain: Plain, variant: Variant, examples: Texts, measure: Measure, folder: Path, show: ShowProgress
+) -> GraphNotes:
+    """Make one variant in a folder, with its figures in the notes.
+
+    Raises:
+        ModelError: It cannot be made, or does not do as the model does.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    with show(f"Making a graph in {variant.name}", None):
+        save_graph(plain, variant, examples, folder)
+    graph = Graph(folder, plain.fingerprint)
+    with show(f"Comparing the graph in {variant.name}", None) as advance:
+        figures = measure(graph, advance)
+    if why := objection(figures):
+        raise ModelError(why)
+    notes = graph.notes.model_copy(update={"figures": figures})
+    write_notes(folder, notes)
+    return notes
 
 
 def objection(figures: dict[str, float]) -> str | None:
@@ -170,11 +200,11 @@ def objection(figures: dict[str, float]) -> str | None:
     >>> objection({"flipped": 0.001, "AP": 0.92, "AP by torch": 0.93})
     'average precision is 0.9200 in place of 0.9300'
     """
-    if figures.get("lowest cosine", 1) < LEAST_COSINE:
+    if not figures.get("lowest cosine", 1) >= LEAST_COSINE:
         return f"it turns a vector to a cosine of {figures['lowest cosine']:.4f}"
-    if figures.get("flipped", 0) >= MOST_FLIPPED:
+    if not figures.get("flipped", 0) < MOST_FLIPPED:
         return f"it decides {figures['flipped']:.2%} of the pairs otherwise"
-    if abs(figures.get("AP", 0) - figures.get("AP by torch", 0)) >= MOST_AP_MOVED:
+    if not abs(figures.get("AP", 0) - figures.get("AP by torch", 0)) < MOST_AP_MOVED:
         return f"average precision is {figures['AP']:.4f} in place of {figures['AP by torch']:.4f}"
     for speed in ("texts per second", "pairs per second"):
         if figures.get(speed, 0) < figures.get(f"{speed} by torch", 0):

@@ -198,7 +198,8 @@ class SearchPipeline:
             for row, known in zip(rows, scores, strict=True):
                 known += [next(values) for _ in row]
             now = time.monotonic()
-            if until is not None and now + (now - began) > until:  # the next round would end too late
+            # The next round would end too late. The first one may have loaded the model, and foretells nothing.
+            if until is not None and now + (now - began if depth else 0) > until:
                 break
         return scores
 

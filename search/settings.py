@@ -36,8 +36,8 @@ class Settings(BaseSettings):
     """Matches that are shown."""
     backend: Literal["auto", "torch"] = "auto"
     """What computes on a CPU; auto takes the graphs that `lostfound optimise` has made, where there are any."""
-    batch_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Tokens that torch reads at once, about; None: 2,048 on a CPU, 65,536 on a GPU."""
+    batch_tokens: int = Field(default=0, ge=0, le=10_000_000)
+    """Tokens that torch reads at once, about; 0: 2,048 on a CPU, 65,536 on a GPU."""
 
 
 def load_settings() -> Settings:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from search.application import Application
-from search.errors import DamagedIndexError, ModelError
+from search.errors import DamagedIndexError, ModelError, SettingsError
 from search.index.generations import Generations
 from search.model import Model
 from search.threshold import is_passed_over, load_threshold
@@ -76,14 +76,14 @@ def _on_disk(session: Session, generations: Generations, encoder: str) -> dict[s
 def _told(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return collect()
-    except ModelError as error:
+    except (ModelError, SettingsError) as error:
         return {"error": str(error)}
 
 
 def _model(model: Model) -> dict[str, Any]:
     told = {"name": model.name, "folder": str(model.folder), "fingerprint": model.fingerprint}
-    if model.graph:
-        return told | {"computed by": f"OpenVINO, {model.graph.notes.precision}"}
+    if notes := model.graph_notes:
+        return told | {"computed by": f"OpenVINO, {notes.precision}"}
     slow = "; ".join(model.warnings) or "torch; `lostfound optimise` makes a CPU faster"
     return told | {"computed by": slow if model.runs_on_cpu else f"torch on {model.device}"}
 

@@ -158,7 +158,7 @@ def is_passed_over(office: Path, reranker: Reranker) -> bool:
 
 
 def require_precision(threshold: Threshold, reranker: Reranker) -> None:
-    """Refuse a threshold whose decisions in the reranker's precision are unknown or others. Loads torch.
+    """Refuse a threshold whose decisions in the reranker's precision are unknown or others. Loads the model.
 
     Raises:
         FingerprintError: The precision was not measured, or flips more than 0.5 % of the decisions.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import with_threshold
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,17 +134,62 @@ def test_graphs_are_made_once_for_a_model_and_its_threshold(
         return [json.loads(line) for line in out.splitlines()]
 
     encoder, reranker = optimise()
-    for made in (encoder, reranker):
-        assert made["is_new"] or made["refused"].keys() == {variant.name for variant in variants(int8=True)}
+    assert (encoder["is_new"], reranker["is_new"]) == (True, True)
     assert encoder["notes"]["figures"]["lowest cosine"] >= 0.999
     assert reranker["notes"]["figures"]["flipped"] < MOST_FLIPPED
     assert [made["is_new"] for made in optimise()] == [False, False]
     with_threshold(folder, 0.5)
     encoder, again = optimise()
-    assert (encoder["is_new"], again["is_new"]) == (False, True)
-    assert again["notes"]["figures"]["threshold"] == 0.5
+    # A threshold that was fitted in float32 holds for a graph in float32 as it is.
+    assert (encoder["is_new"], again["is_new"]) == (False, reranker["notes"]["precision"] != "float32")
     assert not list((office / "graphs").glob("*.partial"))
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_a_graph_that_no_longer_holds_does_not_serve_on(
+    fast_office: Path, lostfound: Run, reranker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_threshold(shutil.copytree(reranker_folder, tmp_path / "reranker"), 0.9)
+    monkeypatch.setenv("LOSTFOUND_RERANKER", str(folder))
+    monkeypatch.setattr("search.optimise.MOST_FLIPPED", 0.0)  # so that no variant holds
+    present = fast_office / "graphs" / Reranker(str(folder)).fingerprint[:16]
+    assert present.exists()
+    threshold = json.loads((folder / "threshold.json").read_text()) | {"precision": "bfloat16"}
+    (folder / "threshold.json").write_text(json.dumps(threshold))
+    code, out, _ = lostfound("optimise", "--json")
+    _, made = [json.loads(line) for line in out.splitlines()]
+    assert (code, made["notes"], made["is_new"]) == (0, None, False)
+    assert made["refused"].keys() == {variant.name for variant in variants(int8=True)}
+    assert not present.exists()
+
+
+def test_graphs_need_nothing_that_only_training_needs() -> None:
+    trainers = ("bm25s", "matplotlib", "search.training.build", "search.training.finetune")  # they import the rest
+    code = f"import sys, search.optimise; print([name for name in {trainers} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_an_office_that_was_calibrated_by_its_graph_is_served_by_torch_too(
+    fast_office: Path, lostfound: Run, own_pairs: Path, reranker: Reranker
+) -> None:
+    assert lostfound("calibrate", "--pairs", str(own_pairs))[0] == 0
+    (fast_office / "graphs" / reranker.fingerprint[:16] / NOTES).write_text("{}")
+    code, out, _ = lostfound("search", "a hat", "--json")
+    assert code == 0
+    assert json.loads(out)["threshold"] is not None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there_is_told_in_the_status(
+    office: Path, lostfound: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lostfound("init")
+    monkeypatch.setenv("LOSTFOUND_DEVICE", "cuda")
+    code, out, _ = lostfound("status", "--json")
+    assert code == 0
+    assert lostfound("status")[0] == 0
+    assert "error" not in json.loads(out)["reranker"] or "cuda" in json.loads(out)["reranker"]["error"]
 
 
 @pytest.mark.slow

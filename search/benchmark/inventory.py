@@ -1,6 +1,7 @@
 """The office that searches are measured in: texts, their vectors, and a database with an index of them."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from search.encoder import BiEncoder
 from search.ingest import Ingest
 from search.item_input import ImportedItem, clean
 from search.reindex import reindex
+from search.text import text_hash
 from search.training.corpus import Split, load_corpus
 from search.training.inventory import inventory_texts
 from search.types import Advance, Vectors
@@ -56,7 +58,8 @@ def make_inventory(encoder: BiEncoder, count: int, folder: Path, advance: Advanc
 
 def _encoded(encoder: BiEncoder, texts: list[str], folder: Path, advance: Advance | None) -> Vectors:
     """The vectors, by this or an earlier run."""
-    kept = folder / f"{encoder.fingerprint[:12]}-{len(texts)}.npy"
+    made_by = f"{encoder.fingerprint} {encoder.precision} {text_hash(json.dumps(texts))}"
+    kept = folder / f"encoded-{text_hash(made_by)[:12]}.npy"
     if not kept.exists():
         partial = kept.with_suffix(".partial.npy")
         np.save(partial, encoder.encode(texts, advance))
@@ -68,14 +71,17 @@ def _encoded(encoder: BiEncoder, texts: list[str], folder: Path, advance: Advanc
 def make_office(application: Application, inventory: Inventory, folder: Path) -> Application:
     """An office that holds the inventory, indexed; one that is there is used again."""
     office = open_office(application, folder)
+    made_by = text_hash(f"{inventory.vectors.sum():.3f} {text_hash(json.dumps(inventory.texts))}")
     done = folder / "done"
-    if not done.exists():
+    if not done.exists() or done.read_text() != made_by:
+        shutil.rmtree(folder)
+        office = open_office(application, folder)
         known = KnownVectors(application.encoder, inventory)
         ingest = Ingest(office.database, known)
         for numbers in chunks(range(len(inventory.texts)), ROWS_AT_ONCE):
             ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
         reindex(office.database, known)
-        done.touch()
+        done.write_text(made_by)
     return office
 
 
@@ -83,8 +89,8 @@ def open_office(application: Application, folder: Path) -> Application:
     """An office in a folder of its own, with the models and graphs of another."""
     folder.mkdir(parents=True, exist_ok=True)
     office = Application(application.settings.model_copy(update={"data_dir": folder, "database_url": ""}))
-    if not office.graphs.exists():
-        office.graphs.symlink_to(application.graphs.absolute())
+    office.graphs.unlink(missing_ok=True)
+    office.graphs.symlink_to(application.graphs.absolute())
     upgrade(office.database)
     return office
 

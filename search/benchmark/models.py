@@ -25,7 +25,13 @@ BASE = "CrossEncoder.predict"
 OWN_PEERS = (BASE, "CrossEncoder.predict, best batch", "CrossEncoder.predict, bfloat16")
 """By the sentence-transformers that lostfound itself uses."""
 
-OTHER_PEERS = ("CrossEncoder.predict, ONNX", "CrossEncoder.predict, OpenVINO", "rerankers", "txtai")
+OTHER_PEERS = (
+    "CrossEncoder.predict, ONNX",
+    "CrossEncoder.predict, ONNX int8",
+    "CrossEncoder.predict, OpenVINO",
+    "rerankers",
+    "txtai",
+)
 """In the environment of the peers."""
 
 REPORTS, DEPTH = 5, 100

@@ -17,6 +17,7 @@ from search.benchmark.searching import PEERS, searching, storing
 from search.conversion import variants
 from search.errors import BenchmarkError
 from search.reindex import ShowProgress
+from search.whole_file import write_whole
 
 TXTAI_UP_TO = 100_000
 """Items; its index of more is not waited for."""
@@ -64,7 +65,6 @@ def run_benchmark(
         taking_part = {name: python for name, python in pythons.items() if name != "txtai" or size <= TXTAI_UP_TO}
         with show(f"Searching among {size:,} items", None):
             yield from searching(application, inventory, folder, taking_part, queries)
-    yield Row("GPU", "bge-reranker-v2-m3's shape", {"not measured": "there is no GPU at hand"})
 
 
 def machine() -> dict[str, Any]:
@@ -78,9 +78,9 @@ def machine() -> dict[str, Any]:
 
 
 def write_report(rows: Sequence[Row], folder: Path) -> None:
-    """`benchmark.json` and `benchmark.png` in a folder that exists."""
+    """`benchmark.json` and `benchmark.png` in a folder that exists, in place of earlier ones."""
     report = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-    (folder / "benchmark.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "benchmark.json", json.dumps(report, indent=1) + "\n")
     _plot(rows, folder / "benchmark.png")
 
 

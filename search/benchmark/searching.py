@@ -19,6 +19,7 @@ from search.benchmark.peer import peak_megabytes
 from search.benchmark.rounds import Figures, Row, rest
 from search.benchmark.workers import QUIET, Worker
 from search.errors import BenchmarkError
+from search.index.base import ROUNDING
 from search.index.exact import nearest
 from search.ingest import ROWS_PER_COMMIT, Ingest
 from search.item_input import ImportedItem
@@ -82,11 +83,16 @@ def searching(
             seconds[OURS].append(time.perf_counter() - start)
             answers[OURS].append([(int(match.reference.removeprefix("B-")), match.score) for match in answer.matches])
             for name, worker in workers.items():
-                if name not in failed:
-                    rest()
+                if name in failed:
+                    continue
+                rest()
+                try:
                     told = worker.ask("search", query=query, depth=DEPTH)
-                    seconds[name].append(told["seconds"])
-                    answers[name].append([(position, score) for position, score in told["results"][:TOP]])
+                except BenchmarkError as error:
+                    failed[name] = str(error)
+                    continue
+                seconds[name].append(told["seconds"])
+                answers[name].append([(position, score) for position, score in told["results"][:TOP]])
         memory = {name: worker.ask("memory")["megabytes"] for name, worker in workers.items() if name not in failed}
     rows = []
     for name, taken in seconds.items():
@@ -154,7 +160,7 @@ def _retrieval(office: Application, inventory: Inventory, queries: Sequence[str]
     similarities, _ = nearest(vectors, iter([(np.arange(len(inventory.vectors)), inventory.vectors)]), DEPTH)
     lowest = similarities[:, -1]
     recalls = [
-        sum(similarity >= low - 1e-4 for similarity in row) / DEPTH for row, low in zip(found, lowest, strict=True)
+        sum(similarity >= low - ROUNDING for similarity in row) / DEPTH for row, low in zip(found, lowest, strict=True)
     ]
     figures = _quantiles(seconds[1:]) | {"recall@100": float(np.mean(recalls))}
     return Row(f"search among {len(inventory.texts):,} items", "retrieval alone", figures)
@@ -162,7 +168,8 @@ def _retrieval(office: Application, inventory: Inventory, queries: Sequence[str]
 
 def _cold(office: Application, query: str, size: int, rounds: int = 3) -> Row:
     """The command, from nothing to the answer."""
-    environment = os.environ | QUIET | {"LOSTFOUND_DATA_DIR": str(office.settings.data_dir)}
+    named = {"LOSTFOUND_DATA_DIR": str(office.settings.data_dir), "LOSTFOUND_DATABASE_URL": ""}
+    environment = os.environ | QUIET | named
     command = [sys.executable, "-m", "search.cli", "search", query]
     seconds, peaks = [], []
     for _ in range(rounds):

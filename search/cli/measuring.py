@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from search.cli.app import app
+from search.cli.extras import require_extra
 
 SIZES = (1_000, 10_000, 100_000)
 
@@ -24,16 +25,17 @@ def benchmark(
     ),
 ) -> None:
     """Measure the models and whole searches beside peers on the same models, in one run."""
+    require_extra("fast", "train")
     from search.application import Application
     from search.benchmark.report import run_benchmark, write_report
     from search.console import out, print_rows, progress
 
-    rows = []
+    rows = []  # all or none: half a run is not to be compared with a whole one
     for row in run_benchmark(
         Application(), output, Path(sys.executable), peers,
         sizes=items or SIZES, rounds=rounds, queries=queries, show=progress,
     ):  # fmt: skip
         rows.append(row)
-        write_report(rows, output)  # so that what was measured is not lost with what comes after
+    write_report(rows, output)
     print_rows(rows)
     out.print(f"{output / 'benchmark.json'} and benchmark.png hold this.", soft_wrap=True, markup=False)

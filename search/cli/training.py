@@ -1,14 +1,13 @@
 """Commands that fine-tune, calibrate and judge the reranker; they need the extra `lostfound[train]`."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.app import app
+from search.cli.extras import require_extra
 from search.cli.options import Json, PairsFile, PolicyChoice, SplitChoice
-from search.errors import TrainingError
 
 if TYPE_CHECKING:
     from search.training.pairs import Pair
@@ -39,7 +38,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
     """Fine-tune a reranker; the defaults are the original system's recipe."""
-    _require_extra()
+    require_extra("train")
     from search.console import out, progress
     from search.settings import load_settings
     from search.training.build import (
@@ -88,20 +87,26 @@ def calibrate(
     """Fit this office's threshold and calibration for the reranker of the settings, on this machine's precision."""
     if at is not None and policy in (PolicyChoice.BEST_F1, PolicyChoice.BEST_ACCURACY):
         raise typer.BadParameter(f"--at goes with --policy precision or recall, the policy is {policy}")
-    _require_extra()
+    require_extra("train")
     from search.application import Application
     from search.console import print_fields, print_json, progress
-    from search.training.build import CORPUS_NAME, validation_pairs
-    from search.training.threshold_fit import Policy, fit_threshold
+    from search.reranker import Reranker
+    from search.training.build import CORPUS_NAME
+    from search.training.pairs import validation_pairs
+    from search.training.threshold_fit import FLIP_PAIRS, Policy, fit_threshold
 
     application = Application()
     chosen = validation_pairs(application.encoder) if pairs is None else _read(pairs)
     fitted_on = f"{CORPUS_NAME}, validation" if pairs is None else pairs.name
-    with progress("Scoring pairs", len(chosen)) as advance:
+    reranker = application.reranker
+    # Should the graph ever fail, torch is to serve with this threshold.
+    others = [Reranker(reranker.name, "cpu", precision="float32")] if reranker.graph else []
+    with progress("Scoring pairs", len(chosen) + len(others) * min(FLIP_PAIRS, len(chosen))) as advance:
         fitted = fit_threshold(
-            application.reranker,
+            reranker,
             chosen,
             fitted_on,
+            others=others,
             policy=Policy(policy),
             at=0.9 if at is None else at,
             advance=advance,
@@ -124,7 +129,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Judge the models of the settings, beside BM25 and the bi-encoder alone, on the shipped corpus."""
-    _require_extra()
+    require_extra("train")
     from search.application import Application
     from search.console import print_fields, print_json, progress
     from search.errors import ModelError
@@ -172,13 +177,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise typer.BadParameter(f"{folder} cannot be made: {error.strerror}") from None
-
-
-def _require_extra() -> None:
-    missing = [
-        name
-        for name in ("accelerate", "bm25s", "datasets", "filelock", "matplotlib", "sklearn")
-        if find_spec(name) is None
-    ]
-    if missing:
-        raise TrainingError(f"{', '.join(missing)} is not installed; run `pip install 'lostfound[train]'`")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.app import app
+from search.cli.extras import require_extra
 from search.cli.options import Json
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def optimise(json: Json = False) -> None:
     Takes some minutes; a search then starts without torch and computes several times as many pairs a second. What
     does not decide as the model itself does is not used.
     """
+    require_extra("fast")
     from search.application import Application
     from search.console import print_fields, print_json, progress
     from search.optimise import optimise as run

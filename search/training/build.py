@@ -23,7 +23,7 @@ from search.training.corpus import Split, load_corpus
 from search.training.export import export
 from search.training.finetune import LOG_NAME, finetune
 from search.training.pair_file import hold_out
-from search.training.pairs import MIXED, Mix, Pair, build_pairs
+from search.training.pairs import Mix, Pair, build_pairs, validation_pairs
 from search.training.plots import plot_log
 from search.training.recipe import Recipe
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
@@ -33,8 +33,6 @@ TRAINING_MIX = Mix(twin=6, hard=1, random=0, stray=3, shortened=1, embellished=1
 
 CHECKPOINT_PAIRS = 2000
 """Validation pairs that choose the checkpoint; all of the corpus' would take as long as 2,000 training steps."""
-
-VALIDATION_SEED = 42
 
 CORPUS_NAME = "the shipped corpus"
 
@@ -69,16 +67,6 @@ def file_data(source: str, pairs: list[Pair], validation: list[Pair] | None, see
     """
     train, held = (pairs, validation) if validation else hold_out(pairs, seed)
     return TrainingData(source, train, held)
-
-
-def validation_pairs(encoder: BiEncoder) -> list[Pair]:
-    """The mixed pairs of the corpus' validation split, which thresholds are fitted on.
-
-    Raises:
-        InputFileError: The corpus cannot be read.
-    """
-    objects, strays = load_corpus().of(Split.VALIDATION)
-    return build_pairs(objects, strays, encoder, MIXED, seed=VALIDATION_SEED)
 
 
 def train_reranker(data: TrainingData, recipe: Recipe, run: Path, device: str = "auto") -> CrossEncoder | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from search.encoder import BiEncoder
 from search.text import item_text
 from search.training.augmentation import marks, shorten
-from search.training.corpus import LostObject, StrayReport
+from search.training.corpus import LostObject, Split, StrayReport, load_corpus
 from search.types import Vectors
 
 
@@ -73,6 +73,8 @@ class Mix:
     with_category: float = 0.0
     """Share of the descriptions that carry the item's category, as `item_text` puts it."""
 
+
+VALIDATION_SEED = 42
 
 MIXED = Mix()
 """2 matches to 7 others per report, about the original's 23 %; with the stray reports 21 %."""
@@ -167,6 +169,16 @@ def _pairs_of_report(
         if choices
     ]
     return pairs
+
+
+def validation_pairs(encoder: BiEncoder) -> list[Pair]:
+    """The mixed pairs of the corpus' validation split, which thresholds are fitted on.
+
+    Raises:
+        InputFileError: The corpus cannot be read.
+    """
+    objects, strays = load_corpus().of(Split.VALIDATION)
+    return build_pairs(objects, strays, encoder, MIXED, seed=VALIDATION_SEED)
 
 
 def twin_pairs(objects: Sequence[LostObject]) -> list[Pair]:
