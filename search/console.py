@@ -63,14 +63,15 @@ def print_rows(rows: Sequence[Row]) -> None:
     for section, members in groupby(rows, key=lambda row: row.section):
         listed = list(members)
         names = list(dict.fromkeys(name for row in listed for name in row.figures))
+        told = [[row.name, *(_figure(row.figures.get(name, "")) for name in names)] for row in listed]
+        cells = [["", *names], *told]
+        if len(names) > len(listed):
+            cells = [list(column) for column in zip(*cells, strict=True)]  # so that it is not wider than a terminal
         table = Table(title=Text(section), title_justify="left")
-        for name in ("", *names):
-            table.add_column(name, overflow="fold")
-        for row in listed:
-            figures = [row.figures.get(name, "") for name in names]
-            table.add_row(
-                Text(row.name), *[Text(figure if isinstance(figure, str) else f"{figure:,.4g}") for figure in figures]
-            )
+        for heading in cells[0]:
+            table.add_column(Text(heading), overflow="fold")
+        for line in cells[1:]:
+            table.add_row(*map(Text, line))
         out.print(table)
 
 
@@ -124,6 +125,10 @@ def answer_as_json(answer: Answer) -> dict[str, Any]:
 def _one_line(message: str) -> str:
     """The message without what would break the line or the terminal."""
     return "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,.4g}"
 
 
 def _likelihood(match: Match) -> str:
