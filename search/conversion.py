@@ -23,6 +23,7 @@ from search.graph import (
     Texts,
     batch_inputs,
     import_openvino,
+    processor,
     reading_tokenizer,
     sha256,
 )
@@ -48,19 +49,16 @@ class Variant:
     is_int8: bool
     arithmetic: str
     """`bf16` or `f32`, of all that is not int8."""
-    processor: str
-    """On which it is computed."""
 
 
 def variants(*, int8: bool) -> list[Variant]:
     """What this processor computes, the fastest first."""
     core = import_openvino().Core()
-    processor = core.get_property("CPU", "FULL_DEVICE_NAME")
     half = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     every = [
-        Variant("int8", is_int8=True, arithmetic=half, processor=processor),
-        Variant("bfloat16", is_int8=False, arithmetic="bf16", processor=processor),
-        Variant("float32", is_int8=False, arithmetic="f32", processor=processor),
+        Variant("int8", is_int8=True, arithmetic=half),
+        Variant("bfloat16", is_int8=False, arithmetic="bf16"),
+        Variant("float32", is_int8=False, arithmetic="f32"),
     ]
     return [variant for variant in every if (int8 or not variant.is_int8) and variant.arithmetic in (half, "f32")]
 
@@ -94,7 +92,7 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
         max_length=int(loaded.max_seq_length or 512),
         pad_id=int(loaded.tokenizer.pad_token_id or 0),
         prompts={kind: _prompt(loaded, kind) for kind in ("query", "document")},
-        processor=variant.processor,
+        processor=processor(),
         figures={},
         sha256={},
     )

@@ -89,14 +89,13 @@ class Graph:
         openvino = import_openvino()
         try:
             core = openvino.Core()
-            processor = core.get_property("CPU", "FULL_DEVICE_NAME")
             # One stream per core or so: batches side by side, none of which waits for the other.
             wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
             self._compiled = core.compile_model(folder / GRAPH, "CPU", wanted)
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {_MENDED_BY}") from error
-        if self.notes.processor != processor:
-            raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {processor}; {_MENDED_BY}")
+        if self.notes.processor != processor():
+            raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {processor()}; {_MENDED_BY}")
         self._queue = openvino.AsyncInferQueue(self._compiled)
 
     def run(self, texts: Texts, advance: Advance | None = None) -> Outputs:
@@ -196,6 +195,15 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise ModelError(f"OpenVINO cannot be used ({error}); run `pip install 'lostfound[fast]'`") from error
     return openvino
+
+
+def processor() -> str:
+    """The name of this machine's processor, as OpenVINO has it.
+
+    Raises:
+        ModelError: OpenVINO is not installed.
+    """
+    return str(import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
 def sha256(path: Path) -> str:

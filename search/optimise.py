@@ -22,7 +22,7 @@ from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import Graph, GraphNotes, Texts
 from search.reindex import ShowProgress
-from search.reranker import Reranker
+from search.reranker import Reranker, sigmoid
 from search.threshold import MOST_FLIPPED, Threshold, load_threshold
 from search.training import metrics
 from search.training.corpus import LostObject, Split, load_corpus
@@ -120,10 +120,10 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
         expected, seconds = _timed(lambda: plain.score_pairs(texts, advance).astype(np.float64))
 
     def measure(graph: Graph, advance: Advance) -> dict[str, float]:
-        logits, taken = _timed(lambda: graph.run(texts, advance)[:, 0].astype(np.float64))
+        logits, taken = _timed(lambda: graph.run(texts, advance)[:, 0])
         if not np.isfinite(logits).all():
             raise ModelError("its scores are no numbers")
-        scores = 1 / (1 + np.exp(-logits))
+        scores = sigmoid(logits).astype(np.float64)
         flipped = (scores >= threshold.threshold) != (expected >= threshold.threshold)
         return {
             "threshold": threshold.threshold,

@@ -54,7 +54,7 @@ class Reranker(Model):
         if not pairs:
             return np.empty(0, dtype=np.float32)
         if self.graph:
-            scores = _sigmoid(self.graph.run(pairs, advance)[:, 0])
+            scores = sigmoid(self.graph.run(pairs, advance)[:, 0])
         else:
             scores = np.empty(len(pairs), dtype=np.float32)
             for batch in token_batches([len(lost) + len(found) for lost, found in pairs], self.batch_characters):
@@ -89,8 +89,8 @@ class Reranker(Model):
         return self._loaded
 
 
-def _sigmoid(logits: Scores) -> Scores:
-    """Without overflow: of large logits only the smaller exponential is taken."""
+def sigmoid(logits: Scores) -> Scores:
+    """From logits to probabilities, without overflow: of large logits only the smaller exponential is taken."""
     small = np.exp(-np.abs(logits))
     scores: Scores = np.where(logits >= 0, 1, small) / (1 + small)
     return scores

@@ -189,7 +189,7 @@ def test_a_device_that_is_not_there_is_told_in_the_status(
     code, out, _ = lostfound("status", "--json")
     assert code == 0
     assert lostfound("status")[0] == 0
-    assert "error" not in json.loads(out)["reranker"] or "cuda" in json.loads(out)["reranker"]["error"]
+    assert "LOSTFOUND_DEVICE = 'cuda'" in json.loads(out)["reranker"]["error"]
 
 
 @pytest.mark.slow

@@ -70,18 +70,18 @@ def _encoded(encoder: BiEncoder, texts: list[str], folder: Path, advance: Advanc
 
 def make_office(application: Application, inventory: Inventory, folder: Path) -> Application:
     """An office that holds the inventory, indexed; one that is there is used again."""
-    office = open_office(application, folder)
     made_by = text_hash(f"{inventory.vectors.sum():.3f} {text_hash(json.dumps(inventory.texts))}")
     done = folder / "done"
-    if not done.exists() or done.read_text() != made_by:
-        shutil.rmtree(folder)
-        office = open_office(application, folder)
-        known = KnownVectors(application.encoder, inventory)
-        ingest = Ingest(office.database, known)
-        for numbers in chunks(range(len(inventory.texts)), ROWS_AT_ONCE):
-            ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
-        reindex(office.database, known)
-        done.write_text(made_by)
+    if done.exists() and done.read_text() == made_by:
+        return open_office(application, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    office = open_office(application, folder)
+    known = KnownVectors(application.encoder, inventory)
+    ingest = Ingest(office.database, known)
+    for numbers in chunks(range(len(inventory.texts)), ROWS_AT_ONCE):
+        ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
+    reindex(office.database, known)
+    done.write_text(made_by)
     return office
 
 

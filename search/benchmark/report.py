@@ -14,8 +14,8 @@ from search.benchmark.inventory import make_inventory
 from search.benchmark.models import OURS, encoding, reranking, roofline
 from search.benchmark.rounds import Row
 from search.benchmark.searching import PEERS, searching, storing
-from search.conversion import variants
 from search.errors import BenchmarkError
+from search.graph import processor
 from search.reindex import ShowProgress
 from search.whole_file import write_whole
 
@@ -71,7 +71,7 @@ def machine() -> dict[str, Any]:
     """What the figures are of."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": variants(int8=False)[0].processor,
+        "processor": processor(),
         "python": platform.python_version(),
         **{library: version(library) for library in LIBRARIES},
     }

@@ -67,12 +67,10 @@ def optimise(json: Json = False) -> None:
         if json:
             print_json({**asdict(made), "notes": made.notes.model_dump() if made.notes else None})
             continue
-        told: dict[str, Any] = (
-            {"serves": f"{made.notes.precision}, {'new' if made.is_new else 'as it was'}"}
-            if made.notes
-            else {"serves": "torch"}
-        )
-        told |= {name: f"{figure:.4g}" for name, figure in (made.notes.figures if made.notes else {}).items()}
+        told: dict[str, Any] = {"serves": "torch"}
+        if made.notes:
+            told = {"serves": f"{made.notes.precision}, {'new' if made.is_new else 'as it was'}"}
+            told |= {name: f"{figure:.4g}" for name, figure in made.notes.figures.items()}
         told |= {f"{variant} does not serve": why for variant, why in made.refused.items()}
         print_fields(made.model, told)
 
