@@ -89,8 +89,10 @@ def rebuild(database: Database, encoders: list[BiEncoder], rng: random.Random, u
     done, began = Counter[str](), time.monotonic()
     while time.monotonic() < until:
         search.index.build.EXACT_UP_TO = rng.choice([0, 10**9])
-        is_late = time.monotonic() > (began + until) / 2  # both encoders in turn from here on
-        report = reindex(database, encoders[is_late and done["reindexes"] % 2], keep=rng.choice([1, 2]))
+        # From half time on both encoders publish in turn: an index may be refused, and two of the other encoder in a
+        # row would say that no process works by the readers' any more.
+        is_late = time.monotonic() > (began + until) / 2
+        report = reindex(database, encoders[is_late and done["generations published"] % 2], keep=rng.choice([1, 2]))
         done["reindexes"] += 1
         done["generations published"] += report.indexed.is_new
         time.sleep(rng.uniform(0, 1))
