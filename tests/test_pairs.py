@@ -21,7 +21,8 @@ def corpus() -> Corpus:
 def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, encoder: BiEncoder) -> None:
     objects = corpus.objects[Split.VALIDATION][:50]
     strays = corpus.strays[Split.VALIDATION][:10]
-    pairs = build_pairs(objects, strays, encoder, Mix(stray=2, shortened=2, embellished=2), seed=1)
+    mix = Mix(foreign=1, stray=2, shortened=2, embellished=2)
+    pairs = build_pairs(objects, strays, encoder, mix, seed=1)
     owner = {text: entry for entry in objects for text in (*entry.found, *entry.lost)}
     for pair in pairs:
         match pair.origin:
@@ -32,6 +33,9 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
                 assert (owner[pair.lost].group, pair.label) == (owner[pair.found].group, 0)
             case Origin.HARD | Origin.RANDOM:
                 assert owner[pair.lost].group != owner[pair.found].group
+                assert pair.label == 0
+            case Origin.FOREIGN:
+                assert owner[pair.lost].category != owner[pair.found].category
                 assert pair.label == 0
             case Origin.STRAY:
                 assert (pair.lost in owner, pair.label) == (False, 0)
@@ -44,11 +48,11 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
                 assert (owner[report] == owner[pair.found]) == bool(pair.label)
     count = {origin: sum(pair.origin is origin for pair in pairs) for origin in Origin}
     assert (count[Origin.MATCH], count[Origin.TWIN], count[Origin.HARD]) == (200, 300, 300)
-    assert (count[Origin.STRAY], count[Origin.RANDOM]) == (20, 100)
+    assert (count[Origin.FOREIGN], count[Origin.STRAY], count[Origin.RANDOM]) == (100, 20, 100)
     assert count[Origin.SHORTENED] == 400
     assert count[Origin.EMBELLISHED] > 100
-    assert pairs == build_pairs(objects, strays, encoder, Mix(stray=2, shortened=2, embellished=2), seed=1)
-    assert pairs != build_pairs(objects, strays, encoder, Mix(stray=2, shortened=2, embellished=2), seed=2)
+    assert pairs == build_pairs(objects, strays, encoder, mix, seed=1)
+    assert pairs != build_pairs(objects, strays, encoder, mix, seed=2)
 
 
 def test_about_23_percent_of_mixed_and_20_percent_of_twin_pairs_match(corpus: Corpus, encoder: BiEncoder) -> None:

@@ -16,11 +16,14 @@ from filelock import FileLock
 from sentence_transformers import CrossEncoder
 
 from search.cli.options import PolicyChoice
+from search.errors import TrainingError
 from search.reranker import Reranker
 from search.threshold import load_threshold
+from search.training.build import corpus_data
 from search.training.export import export
 from search.training.finetune import SimilarLengths, as_dataset, last_whole_checkpoint
 from search.training.pairs import Origin, Pair
+from search.training.recipe import parse_recipe
 from search.training.threshold_fit import Policy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -154,7 +157,11 @@ def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: 
         (("full", "--pairs", str(alike)), 1, "full is there already"),
         (("model", "--pairs", "none.csv"), 1, "none.csv cannot be read"),
         (("model", "--validation", str(alike)), 2, "--validation goes with --pairs"),
-        (("model", "--pairs", str(alike), "--draws", "2"), 2, "--draws is for the corpus"),
+        (
+            ("model", "--pairs", str(alike), "--draws", "2"),
+            2,
+            "--draws, --hard, --foreign and --groups are for the corpus",
+        ),
         (("model", "--pairs", str(tmp_path / "two.csv"), "--checkpoints", "/dev/null/run"), 1, "/dev/null/run cannot"),
         (("model", "--seed", "-1"), 1, "seed = -1"),
         (("model", "--learning-rate", "inf"), 1, "learning_rate = inf"),
@@ -222,3 +229,14 @@ def test_an_office_fits_its_own_threshold_and_searches_go_by_it(own_pairs: Path,
     assert (code, report["split"], report["depth"]) == (0, "validation", 1)
     assert 0 < report["mixed pairs"]["AP"]["low"] < report["mixed pairs"]["AP"]["high"] < 1
     assert len(list(Path("plots").glob("*.png"))) == 3
+
+
+@pytest.mark.slow
+def test_a_pass_learns_from_the_groups_that_it_names_alone() -> None:
+    pairs = corpus_data(parse_recipe(groups="s", foreign=2), "cpu").train
+    groups = {pair.group for pair in pairs if pair.origin is not Origin.STRAY}
+    assert len(groups) > 30
+    assert all(group.startswith("s") for group in groups)
+    assert sum(pair.origin is Origin.FOREIGN for pair in pairs) == 2 * sum(pair.origin is Origin.HARD for pair in pairs)
+    with pytest.raises(TrainingError, match="no group of the corpus for training begins so"):
+        corpus_data(parse_recipe(groups="z"), "cpu")

@@ -34,6 +34,9 @@ def train(
     dropout: Annotated[float | None, typer.Option(help="Of layers and attention; default: the base's own.")] = None,
     label_smoothing: Annotated[float, typer.Option(help="0 and 1 become this and 1 less this.")] = 0.0,
     draws: Annotated[int, typer.Option(help="Times that negatives are drawn from the corpus.")] = 1,
+    hard: Annotated[int, typer.Option(help="Near descriptions of other groups for every report of the corpus.")] = 1,
+    foreign: Annotated[int, typer.Option(help="Near descriptions of other categories, likewise.")] = 0,
+    groups: Annotated[str, typer.Option(help="First letters of the corpus' groups to learn from; default: all.")] = "",
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
@@ -53,12 +56,13 @@ def train(
 
     if pairs is None and validation is not None:
         raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
-    if pairs is not None and draws != 1:
-        raise typer.BadParameter("--draws is for the corpus; the pairs of a file are given")
+    if pairs is not None and (draws, hard, foreign, groups) != (1, 1, 0, ""):
+        raise typer.BadParameter("--draws, --hard, --foreign and --groups are for the corpus, --pairs are as they are")
     recipe = parse_recipe(
         base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
-        dropout=dropout, label_smoothing=label_smoothing, draws=draws, bf16=bf16, seed=seed,
+        dropout=dropout, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign, groups=groups,
+        bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
     device = load_settings().device

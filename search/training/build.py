@@ -5,7 +5,7 @@ import random
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ from search.training.recipe import Recipe
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=6, hard=1, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
+TRAINING_MIX = Mix(twin=6, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
+"""The recipe says how many hard negatives."""
 
 CHECKPOINT_PAIRS = 2000
 """Validation pairs that choose the checkpoint; all of the corpus' would take as long as 2,000 training steps."""
@@ -52,10 +53,18 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
 
     Raises:
         InputFileError: The corpus cannot be read.
+        TrainingError: It has no such groups.
     """
     objects, strays = load_corpus().of(Split.TRAIN)
+    if recipe.groups:
+        letters = tuple(recipe.groups)
+        objects = [entry for entry in objects if entry.group.startswith(letters)]
+        strays = [stray for stray in strays if stray.group is None or stray.group.startswith(letters)]
+        if not objects:
+            raise TrainingError(f"groups = {recipe.groups!r}: no group of the corpus for training begins so")
     encoder = BiEncoder(BUILT_IN_ENCODER, device)
-    train = build_pairs(objects, strays, encoder, TRAINING_MIX, seed=recipe.seed, draws=recipe.draws)
+    mix = replace(TRAINING_MIX, hard=recipe.hard, foreign=recipe.foreign)
+    train = build_pairs(objects, strays, encoder, mix, seed=recipe.seed, draws=recipe.draws)
     return TrainingData(CORPUS_NAME, train, validation_pairs(encoder))
 
 

@@ -28,7 +28,7 @@ def inventory_texts(objects: Sequence[LostObject], count: int, seed: int) -> Ite
     Example:
         >>> from search.training.corpus import Split, load_corpus
         >>> next(inventory_texts(load_corpus().objects[Split.TRAIN], 1, seed=0))[:50]
-        'Glasses case, worn corners, silver Specsavers prin'
+        'Football boots, moulded studs, no foldover tongue,'
     """
     chance = random.Random(seed)  # noqa: S311  no secret
     facts_of = {entry.object: _facts(entry) for entry in objects}

@@ -27,6 +27,8 @@ class Origin(StrEnum):
     """Of two objects of one group."""
     HARD = "hard"
     """The description is near the report by the bi-encoder, of another group."""
+    FOREIGN = "foreign"
+    """Likewise, of another category; by chance where all that is near is of the same."""
     RANDOM = "random"
     """Of another group, by chance."""
     STRAY = "stray"
@@ -63,6 +65,7 @@ class Mix:
 
     twin: int = 3
     hard: int = 3
+    foreign: int = 0
     random: int = 1
     stray: int = 1
     """Descriptions per stray report: the report's group where it has one, else the nearest."""
@@ -119,8 +122,11 @@ def build_pairs(
         for (lost, entry), row in zip(reports, nearest, strict=True):
             twins = [found for other in group_of[entry.group] if other != entry for found in other.found]
             hard = [descriptions[index][0] for index in row if descriptions[index][1].group != entry.group][:HARD_POOL]
-            far = [found for found, owner in _sample(descriptions, 50, rng) if owner.group != entry.group]
-            pairs += _pairs_of_report(lost, entry, Negatives(twins, hard, far), mix, all_marks, rng)
+            foreign = [descriptions[index][0] for index in row if descriptions[index][1].category != entry.category]
+            sample = _sample(descriptions, 50, rng)
+            far = [found for found, owner in sample if owner.group != entry.group]
+            foreign = foreign or [found for found, owner in sample if owner.category != entry.category]
+            pairs += _pairs_of_report(lost, entry, Negatives(twins, hard, foreign, far), mix, all_marks, rng)
         for stray, row in zip(strays, nearest_to_stray, strict=True):
             siblings = [found for entry in group_of.get(stray.group or "", []) for found in entry.found]
             pool = siblings or [descriptions[index][0] for index in row[:HARD_POOL]]
@@ -145,6 +151,7 @@ class Negatives:
 
     twins: Sequence[str]
     hard: Sequence[str]
+    foreign: Sequence[str]
     far: Sequence[str]
 
 
@@ -156,6 +163,7 @@ def _pairs_of_report(
     pairs = [pair(lost, found, 1, Origin.MATCH) for found in entry.found]
     pairs += [pair(lost, found, 0, Origin.TWIN) for found in _sample(negatives.twins, mix.twin, rng)]
     pairs += [pair(lost, found, 0, Origin.HARD) for found in _sample(negatives.hard, mix.hard, rng)]
+    pairs += [pair(lost, found, 0, Origin.FOREIGN) for found in _sample(negatives.foreign, mix.foreign, rng)]
     pairs += [pair(lost, found, 0, Origin.RANDOM) for found in negatives.far[: mix.random]]
     pairs += [
         pair(lost, shorten(found, rng), label, Origin.SHORTENED)

@@ -33,6 +33,13 @@ class Recipe(BaseModel):
     """The labels 0 and 1 become this and 1 less this."""
     draws: int = Field(default=1, ge=1)
     """Times that negatives are drawn for every report of the corpus; an epoch is as many times longer."""
+    hard: int = Field(default=1, ge=0)
+    """Near descriptions of other groups for every report of the corpus."""
+    foreign: int = Field(default=0, ge=0)
+    """Near descriptions of other categories for every report of the corpus."""
+    groups: str = Field(default="", pattern="^[a-z]*$")
+    """First letters of the groups of the corpus to learn from; empty: all. A second pass learns from objects that the
+    first has not seen: repeating those of the first makes it worse."""
     bf16: bool = False
     """Compute in bfloat16, keep weights in float32."""
     seed: int = Field(default=42, ge=0, lt=2**32)
