@@ -1,9 +1,10 @@
 """A model as an OpenVINO graph: what a CPU computes fastest, and what a search starts with without torch."""
 
 import hashlib
+import queue
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Encoding, Tokenizer
 
 from search.batches import token_batches
+from search.early_exit import EarlyExit, Features, cut_in_two, features
 from search.errors import ModelError
 from search.types import Advance
 from search.validation import reasons
 
 GRAPH, WEIGHTS, TOKENIZER, NOTES = "model.xml", "model.bin", "tokenizer.json", "graph.json"
+EARLY_EXIT = "early_exit.json"
+"""Of a reranker's graph that need not compute every pair to the end."""
 
 BATCH_TOKENS = 1024
 """Tokens in a batch, padding included: small batches stay in the processor's cache. Of 1,024 to 8,192 the fastest."""
@@ -32,6 +36,12 @@ Outputs = npt.NDArray[np.float32]
 """Shape (n, width): one row per text or pair."""
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
+
+Inputs = list[npt.NDArray[np.int64]]
+"""Of a batch, in the graph's order; shape (texts, tokens)."""
+
+Rows = npt.NDArray[np.int64]
+"""Which texts a batch holds."""
 
 
 class GraphNotes(BaseModel):
@@ -71,12 +81,13 @@ class GraphNotes(BaseModel):
 class Graph:
     """A compiled graph with its tokenizer. Safe to share between threads."""
 
-    def __init__(self, folder: Path, model: str) -> None:
+    def __init__(self, folder: Path, model: str, *, in_two: bool = False) -> None:
         """Read, check and compile it.
 
         Args:
             folder: Holds the files.
             model: Fingerprint of the model that it must have been made from.
+            in_two: Cut it for `halfway`, as it is anyway where there is an early exit.
 
         Raises:
             ModelError: A file is missing or not what was written, the graph is of another model or processor, or
@@ -85,25 +96,34 @@ class Graph:
         self.folder = folder
         self.notes = read_notes(folder, model)
         self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
-        self._lock = threading.Lock()
+        self.early_exit = _read_early_exit(folder) if EARLY_EXIT in self.notes.sha256 else None
         openvino = import_openvino()
         try:
             core = openvino.Core()
             # One stream per core or so: batches side by side, none of which waits for the other.
             wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
-            self._compiled = core.compile_model(folder / GRAPH, "CPU", wanted)
+            network = core.read_model(folder / GRAPH)
+            halves = cut_in_two(network) if in_two or self.early_exit else None
+            parts = [core.compile_model(part, "CPU", wanted) for part in halves or (network,)]
+            streams = parts[0].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {_MENDED_BY}") from error
         if self.notes.processor != processor():
             raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {processor()}; {_MENDED_BY}")
-        self._queue = openvino.AsyncInferQueue(self._compiled)
+        self.is_in_two = len(parts) == 2  # noqa: PLR2004
+        # One more than streams, whose batch is made ready while the others compute.
+        self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        self._workers = streams + 1
+        for _ in range(self._workers):
+            self._idle.put([part.create_infer_request() for part in parts])
 
-    def run(self, texts: Texts, advance: Advance | None = None) -> Outputs:
+    def run(self, texts: Texts, advance: Advance | None = None, least: float | None = None) -> Outputs:
         """What the graph answers to texts or pairs.
 
         Args:
             texts: n of them; what is longer than the model reads is cut.
-            advance: Called with the number of texts in each batch as it is begun.
+            advance: Called with the number of texts in each batch as it is done.
+            least: Score below which the logit of a pair may be an estimate, itself below; None: all are computed.
 
         Returns:
             Shape (n, width), float32, rows in the order of the texts.
@@ -112,32 +132,94 @@ class Graph:
             ModelError: It cannot be computed, for want of memory say.
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
-        for start in range(0, len(texts), TEXTS_PER_STEP):
-            part = texts[start : start + TEXTS_PER_STEP]
-            encodings = self.tokenizer.encode_batch([self._bounded(text) for text in part])
-            with self._lock:
-                self._compute(encodings, results[start : start + TEXTS_PER_STEP], advance)
+        early = self.early_exit
+        if early is None or least is None or least < early.threshold:
+            early = None
+
+        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
+            output = parts[0].infer(dict(enumerate(inputs)))[0]
+            if self.is_in_two:
+                going_on = np.arange(len(rows))
+                if early:
+                    estimates = early.estimates(self._features(output, inputs))
+                    results[rows, 0] = np.minimum(estimates, early.highest_logit)
+                    going_on = np.flatnonzero(estimates >= early.cut)
+                if len(going_on):
+                    results[rows[going_on]] = _upper(parts, output[going_on], [array[going_on] for array in inputs])
+            else:
+                results[rows] = output
+
+        self._for_batches(texts, compute, advance)
         return results
+
+    def halfway(self, texts: Texts, advance: Advance | None = None) -> tuple[Features, Outputs]:
+        """What an early exit reads of pairs, and what the whole graph answers; rows in the order of the pairs.
+
+        Raises:
+            ModelError: As `run`, or the graph is not cut in two.
+        """
+        if not self.is_in_two or "token_type_ids" not in self.notes.inputs:
+            raise ModelError(f"{self.folder} is of a model that cannot be left early")
+        results = np.empty((len(texts), self.notes.width), dtype=np.float32)
+        known: dict[int, Features] = {}
+
+        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
+            hidden = parts[0].infer(dict(enumerate(inputs)))[0]
+            known.update(zip(rows.tolist(), self._features(hidden, inputs), strict=True))
+            results[rows] = _upper(parts, hidden, inputs)
+
+        self._for_batches(texts, compute, advance)
+        return np.stack([known[row] for row in range(len(texts))]), results
+
+    def _features(self, hidden: Outputs, inputs: Inputs) -> Features:
+        of = dict(zip(self.notes.inputs, inputs, strict=True))
+        return features(hidden, of["attention_mask"], of["token_type_ids"])
+
+    def _for_batches(
+        self, texts: Texts, compute: Callable[[list[Any], Inputs, Rows], None], advance: Advance | None
+    ) -> None:
+        """Call `compute` with the parts of an idle worker, with batches of inputs and with the rows that they are."""
+
+        def one(encodings: list[Encoding], rows: list[int], start: int) -> int:
+            parts = self._idle.get()
+            try:
+                inputs = list(batch_inputs([encodings[row] for row in rows], self.notes))
+                compute(parts, inputs, np.array(rows) + start)
+            finally:
+                self._idle.put(parts)
+            return len(rows)
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            for start in range(0, len(texts), TEXTS_PER_STEP):
+                part = texts[start : start + TEXTS_PER_STEP]
+                encodings = self.tokenizer.encode_batch([self._bounded(text) for text in part])
+                batches = token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS)
+                try:
+                    for done in as_completed([pool.submit(one, encodings, rows, start) for rows in batches]):
+                        count = done.result()
+                        if advance:
+                            advance(count)
+                except BaseException as error:
+                    pool.shutdown(cancel_futures=True)
+                    if isinstance(error, RuntimeError):
+                        raise ModelError(f"{self.folder} cannot be computed: {error}") from error
+                    raise
 
     def _bounded(self, text: str | tuple[str, str]) -> str | tuple[str, str]:
         limit = self.notes.max_length * CHARACTERS_PER_TOKEN
         return text[:limit] if isinstance(text, str) else (text[0][:limit], text[1][:limit])
 
-    def _compute(self, encodings: list[Encoding], results: Outputs, advance: Advance | None) -> None:
-        queue = self._queue
-        queue.set_callback(lambda request, rows: results.__setitem__(rows, request.get_output_tensor(0).data))
-        try:
-            for rows in token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS):
-                queue.start_async(dict(enumerate(batch_inputs([encodings[row] for row in rows], self.notes))), rows)
-                if advance:
-                    advance(len(rows))
-            queue.wait_all()
-        except BaseException as error:
-            # What still runs may write into these results, but not into those of the next run.
-            self._queue = import_openvino().AsyncInferQueue(self._compiled)
-            if isinstance(error, RuntimeError):
-                raise ModelError(f"{self.folder} cannot be computed: {error}") from error
-            raise
+
+def _upper(parts: list[Any], hidden: Outputs, inputs: Inputs) -> Outputs:
+    logits: Outputs = parts[1].infer(dict(enumerate([hidden, *inputs])))[0]
+    return logits
+
+
+def _read_early_exit(folder: Path) -> EarlyExit:
+    try:
+        return EarlyExit.model_validate_json((folder / EARLY_EXIT).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(f"{folder / EARLY_EXIT} cannot be used; {_MENDED_BY}") from error
 
 
 def read_notes(folder: Path, model: str) -> GraphNotes:

@@ -152,7 +152,7 @@ class SearchPipeline:
             for text, row in zip(texts, retrieval.candidates, strict=True)
         ]
         until = None if request.deadline is None else started + request.deadline / 1000
-        scores = self._scores(pairs, until, advance)
+        scores = self._scores(pairs, until, rule.cut, advance)
         shared_warnings = [
             *rule.warnings,
             *self._encoder.warnings,
@@ -185,7 +185,7 @@ class SearchPipeline:
         return answers
 
     def _scores(
-        self, pairs: list[list[tuple[str, str]]], until: float | None, advance: Advance | None
+        self, pairs: list[list[tuple[str, str]]], until: float | None, cut: float | None, advance: Advance | None
     ) -> list[list[float]]:
         """The scores of each query's candidates; of the first ones where the time does not suffice for all."""
         deepest = max(map(len, pairs))
@@ -194,7 +194,8 @@ class SearchPipeline:
         for depth in range(0, deepest, step):
             began = time.monotonic()
             rows = [row[depth : depth + step] for row in pairs]
-            values = iter(self._reranker.score_pairs([pair for row in rows for pair in row], advance).tolist())
+            texts = [pair for row in rows for pair in row]
+            values = iter(self._reranker.score_pairs(texts, advance, least=cut).tolist())
             for row, known in zip(rows, scores, strict=True):
                 known += [next(values) for _ in row]
             now = time.monotonic()

@@ -38,12 +38,15 @@ class Reranker(Model):
         """
         return self.score_pairs([(query, text) for text in texts])
 
-    def score_pairs(self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None) -> Scores:
+    def score_pairs(
+        self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None, least: float | None = None
+    ) -> Scores:
         """Score (lost, found) pairs, of many reports together.
 
         Args:
             pairs: n pairs; what is longer than the model reads is cut.
             advance: Called after each batch with the number of pairs in it.
+            least: The score that matters: a lower one may be an estimate, itself lower, which a graph has earlier.
 
         Returns:
             Shape (n,), float32, the sigmoid of the model's logit, in [0, 1].
@@ -54,7 +57,7 @@ class Reranker(Model):
         if not pairs:
             return np.empty(0, dtype=np.float32)
         if self.graph:
-            scores = sigmoid(self.graph.run(pairs, advance)[:, 0])
+            scores = sigmoid(self.graph.run(pairs, advance, least)[:, 0])
         else:
             scores = np.empty(len(pairs), dtype=np.float32)
             for batch in token_batches([len(lost) + len(found) for lost, found in pairs], self.batch_characters):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
@@ -46,9 +47,10 @@ def make_tiny_encoder(folder: Path, seed: int) -> Path:
 
 
 def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1) -> Path:
-    """A cross-encoder that reads 128 tokens."""
+    """A cross-encoder that reads 128 tokens, of layers enough to be cut in two."""
     torch.manual_seed(seed)
-    BertForSequenceClassification(BertConfig(**TINY, num_labels=num_labels)).save_pretrained(folder / "plain")
+    config = BertConfig(**TINY | {"num_hidden_layers": 3}, num_labels=num_labels)
+    BertForSequenceClassification(config).save_pretrained(folder / "plain")
     AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
     CrossEncoder(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
     return folder / "model"
@@ -63,6 +65,10 @@ def with_threshold(folder: Path, value: float = 0.5) -> Path:
     )  # fmt: skip
     threshold.save(folder / FILE_NAME)
     return folder
+
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

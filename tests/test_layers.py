@@ -12,7 +12,7 @@ LAYERS = (
     {"search.settings"},
     {"storage"},
     {"search.text", "search.loading", "search.line_reader", "search.validation"},
-    {"search.model_folder", "search.item_input", "search.record_file", "search.batches"},
+    {"search.model_folder", "search.item_input", "search.record_file", "search.batches", "search.early_exit"},
     {"search.graph"},
     {"search.model"},
     {"search.encoder", "search.reranker", "search.index", "search.row_file"},
