@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from search.early_exit import EarlyExit
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import (
-    EARLY_EXIT,
     GRAPH,
     NOTES,
     TOKENIZER,
@@ -117,22 +115,6 @@ def write_notes(folder: Path, notes: GraphNotes) -> None:
         OSError: They cannot be written.
     """
     write_whole(folder / NOTES, notes.model_dump_json(indent=1) + "\n")
-
-
-def with_early_exit(folder: Path, notes: GraphNotes, fitted: EarlyExit) -> GraphNotes:
-    """Add an early exit to a graph's folder; the notes that name it, not yet written.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    write_whole(folder / EARLY_EXIT, fitted.model_dump_json() + "\n")
-    figures = {"searches that show the same": fitted.kept, "pairs computed to the end": fitted.going_on}
-    return notes.model_copy(
-        update={
-            "sha256": notes.sha256 | {EARLY_EXIT: sha256(folder / EARLY_EXIT)},
-            "figures": notes.figures | figures,
-        }
-    )
 
 
 class _Forward(torch.nn.Module):

@@ -2,25 +2,38 @@
 
 A graph is cut in two. After its lower part a linear estimate of the logit says which pairs could still pass the
 threshold; only those go through the upper part. The estimate is fitted by `lostfound optimise` on searches of the
-validation split.
+validation split, and serves only if searches that were held out lose nothing by it.
 """
 
 import math
 import re
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 LOWER_SHARE = 2 / 3
-"""Of the layers. Of six, after the fourth a fifth of the pairs go on, after the third more than half must."""
+"""Of the layers. Of six, after the fourth a quarter of the pairs must go on, after the third more than half."""
 
 RIDGE = 1000.0
 """Penalty on the squares of the weights of standardised features."""
 
+LEAST_KEPT = 0.99
+"""Of the held-out searches that find something, the share that must lose nothing."""
+
+MOST_GOING_ON = 1 / 3
+"""Of the pairs of all held-out searches; else it does not pay."""
+
+LEAST_SEARCHES = 50
+"""That find something, in each half."""
+
+FEATURES = 5
+"""For every value of a hidden state."""
+
 Features = npt.NDArray[np.float32]
-"""Shape (n, 5 width), from hidden states of that width."""
+"""Shape (n, FEATURES x width), from hidden states of that width."""
 
 
 class EarlyExit(BaseModel):
@@ -28,27 +41,42 @@ class EarlyExit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float = Field(ge=0, le=1)
+    threshold: float = Field(gt=0, lt=1)
     """Score; pairs that reach it are meant to go on. With a lower one in use nothing may leave."""
-    weights: tuple[float, ...]
+    weights: tuple[FiniteFloat, ...]
     """Of the features."""
-    bias: float
-    cut: float
+    bias: FiniteFloat
+    cut: FiniteFloat
     """Pairs with an estimated logit from here on go on."""
     kept: float = Field(ge=0, le=1)
-    """Share of held-out searches that lost none of their first ten matches by it."""
+    """Share of the held-out searches of which no match left."""
+    searches: int
+    """So many those were."""
     going_on: float = Field(ge=0, le=1)
-    """Share of their pairs that went on."""
-
-    def estimates(self, features: Features) -> npt.NDArray[np.float32]:
-        """Estimated logits; shape (n,)."""
-        logits: npt.NDArray[np.float32] = features @ np.array(self.weights, np.float32) + np.float32(self.bias)
-        return logits
+    """Share of the pairs of held-out searches that went on."""
 
     @property
+    def pays(self) -> bool:
+        """Whether it keeps enough, and enough leave."""
+        return self.kept >= LEAST_KEPT and self.going_on <= MOST_GOING_ON
+
+    def estimates(self, known: Features) -> npt.NDArray[np.float32]:
+        """Estimated logits; shape (n,)."""
+        logits: npt.NDArray[np.float32] = known @ self._weights + np.float32(self.bias)
+        return logits
+
+    @cached_property
+    def _weights(self) -> npt.NDArray[np.float32]:
+        return np.array(self.weights, dtype=np.float32)
+
+    @cached_property
     def highest_logit(self) -> float:
         """The highest logit of a pair that left early: just below the threshold's."""
-        return math.log(self.threshold / (1 - self.threshold)) - 1e-3 if 0 < self.threshold < 1 else -1e3
+        return _logit(self.threshold) - 1e-3
+
+
+def _logit(score: float) -> float:
+    return math.log(score / (1 - score))
 
 
 def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types: npt.NDArray[np.int64]) -> Features:
@@ -70,47 +98,39 @@ def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types
     return np.concatenate([hidden[:, 0], lost, found, lost * found, np.abs(lost - found)], axis=1)
 
 
-def fit_early_exit(
-    known: Features, logits: npt.NDArray[np.float32], threshold: float, depth: int, shown: int = 10
-) -> EarlyExit:
-    """Fit on the first half of some searches, look at the other half.
+def fit_early_exit(known: Features, logits: npt.NDArray[np.float32], threshold: float, depth: int) -> EarlyExit | None:
+    """Fit on the first half of some searches, look at the other half; None where too few of them find something.
 
     Args:
         known: Features of all pairs of the searches, one search after the other.
         logits: Of the whole model; shape (n,).
         threshold: Score in (0, 1).
         depth: Pairs of each search.
-        shown: Matches that an answer has at most.
 
     Returns:
-        The estimate by ridge regression; the cut is the lowest estimate of a match that a search of the first half
-        shows. Whether it pays is for the caller to judge by `kept` and `going_on`.
+        The estimate by ridge regression; the cut is the lowest estimate of a match of the first half.
     """
-    half = len(logits) // depth // 2 * depth
+    searches = len(logits) // depth // 2
+    half = searches * depth
     mean, deviation = known[:half].mean(axis=0), known[:half].std(axis=0) + 1e-6
     scaled, centre = (known[:half] - mean) / deviation, float(logits[:half].mean())
     gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
     weights = np.linalg.solve(gram, scaled.T @ (logits[:half] - centre)) / deviation
-    fitted = EarlyExit(
+    bias = centre - float(mean @ weights)
+    estimates = (known @ weights + bias).reshape(-1, depth)
+    lowest = np.where(logits.reshape(-1, depth) >= _logit(threshold), estimates, np.inf).min(axis=1)
+    finds = np.isfinite(lowest)
+    if min(finds[:searches].sum(), finds[searches:].sum()) < LEAST_SEARCHES:
+        return None
+    cut = float(lowest[:searches].min())
+    return EarlyExit(
         threshold=threshold,
         weights=tuple(map(float, weights)),
-        bias=centre - float(mean @ weights),
-        cut=0,
-        kept=0,
-        going_on=1,
-    )
-    estimates = fitted.estimates(known).reshape(-1, depth)
-    ranks = np.argsort(np.argsort(-logits.reshape(-1, depth), axis=1, kind="stable"), axis=1)
-    is_shown = (ranks < shown) & (logits.reshape(-1, depth) >= math.log(threshold / (1 - threshold)))
-    lowest = np.where(is_shown, estimates, np.inf).min(axis=1)
-    searches = half // depth
-    cut = float(lowest[:searches].min())
-    return fitted.model_copy(
-        update={
-            "cut": cut,
-            "kept": float((lowest[searches:] >= cut).mean()),
-            "going_on": float((estimates[searches:] >= cut).mean()),
-        }
+        bias=bias,
+        cut=cut,
+        kept=float((lowest[searches:][finds[searches:]] >= cut).mean()),
+        searches=int(finds[searches:].sum()),
+        going_on=float((estimates[searches:] >= cut).mean()),
     )
 
 
@@ -124,12 +144,15 @@ def cut_in_two(network: Any) -> tuple[Any, Any] | None:
 
     layers = {int(match[1]) for op in network.get_ops() if (match := _LAYER.search(op.get_friendly_name()))}
     last = round(len(layers) * LOWER_SHARE) - 1
-    ends = [op for op in network.get_ordered_ops() if _is_end_of(last, op)]
-    if not ends or last < 0 or last + 1 >= len(layers):
+    ends = [op.output(0) for op in network.get_ordered_ops() if _is_end_of(last, op)]
+    if not ends or last + 1 >= len(layers):
         return None
-    end = ends[-1].output(0)
+    end = ends[-1]
+    shape = end.get_partial_shape()
+    if len(shape) != 3 or shape[2].is_dynamic:  # noqa: PLR2004
+        return None
     lower = Model([opset13.result(end)], network.get_parameters(), "lower").clone()
-    hidden = opset13.parameter(end.get_partial_shape(), end.get_element_type(), "hidden")
+    hidden = opset13.parameter(shape, end.get_element_type(), "hidden")
     for user in end.get_target_inputs():
         if user.get_node().get_type_name() != "Result":
             user.replace_source_output(hidden.output(0))
@@ -138,9 +161,10 @@ def cut_in_two(network: Any) -> tuple[Any, Any] | None:
 
 def _is_end_of(layer: int, op: Any) -> bool:
     """Whether it is of the layer's last normalisation: its scale and shift fall away where they do nothing."""
-    name = op.get_friendly_name()
-    is_quantiser = "nncf" in name or op.get_type_name() in ("Constant", "FakeQuantize")
-    return f"encoder.layer.{layer}.output.LayerNorm" in name and not is_quantiser
+    name, kind = op.get_friendly_name(), op.get_type_name()
+    return f"encoder.layer.{layer}.output.LayerNorm" in name and "nncf" not in name and kind in _NORMALISING
 
+
+_NORMALISING = ("MVN", "Multiply", "Add")
 
 _LAYER = re.compile(r"\bencoder\.layer\.(\d+)\.")

@@ -4,7 +4,7 @@ import hashlib
 import queue
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Encoding, Tokenizer
 
 from search.batches import token_batches
-from search.early_exit import EarlyExit, Features, cut_in_two, features
+from search.early_exit import FEATURES, EarlyExit, Features, cut_in_two, features
 from search.errors import ModelError
 from search.types import Advance
 from search.validation import reasons
 
 GRAPH, WEIGHTS, TOKENIZER, NOTES = "model.xml", "model.bin", "tokenizer.json", "graph.json"
-EARLY_EXIT = "early_exit.json"
-"""Of a reranker's graph that need not compute every pair to the end."""
 
 BATCH_TOKENS = 1024
 """Tokens in a batch, padding included: small batches stay in the processor's cache. Of 1,024 to 8,192 the fastest."""
@@ -72,6 +70,10 @@ class GraphNotes(BaseModel):
     side of `threshold`."""
     sha256: dict[str, str]
     """Of the files, by name."""
+    early_exit: EarlyExit | None = None
+    """Of a reranker whose pairs need not all be computed to the end."""
+    early_exit_at: float | None = None
+    """The threshold for which one was last fitted, whether it paid or not."""
 
     def flipped_at(self, threshold: float) -> float | None:
         """The share of decisions at a threshold that differ from the model's own; None where it was not measured."""
@@ -81,13 +83,12 @@ class GraphNotes(BaseModel):
 class Graph:
     """A compiled graph with its tokenizer. Safe to share between threads."""
 
-    def __init__(self, folder: Path, model: str, *, in_two: bool = False) -> None:
+    def __init__(self, folder: Path, model: str) -> None:
         """Read, check and compile it.
 
         Args:
             folder: Holds the files.
             model: Fingerprint of the model that it must have been made from.
-            in_two: Cut it for `halfway`, as it is anyway where there is an early exit.
 
         Raises:
             ModelError: A file is missing or not what was written, the graph is of another model or processor, or
@@ -96,21 +97,25 @@ class Graph:
         self.folder = folder
         self.notes = read_notes(folder, model)
         self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
-        self.early_exit = _read_early_exit(folder) if EARLY_EXIT in self.notes.sha256 else None
         openvino = import_openvino()
         try:
             core = openvino.Core()
             # One stream per core or so: batches side by side, none of which waits for the other.
             wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
             network = core.read_model(folder / GRAPH)
-            halves = cut_in_two(network) if in_two or self.early_exit else None
+            is_of_pairs = self.notes.width == 1 and "token_type_ids" in self.notes.inputs
+            halves = cut_in_two(network) if is_of_pairs else None
             parts = [core.compile_model(part, "CPU", wanted) for part in halves or (network,)]
             streams = parts[0].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {_MENDED_BY}") from error
         if self.notes.processor != processor():
             raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {processor()}; {_MENDED_BY}")
-        self.is_in_two = len(parts) == 2  # noqa: PLR2004
+        self.hidden_width = int(parts[0].output(0).partial_shape[2].get_length()) if halves else None
+        """Of the states between its two parts; None where it is not cut."""
+        early = self.notes.early_exit
+        if early and (not self.hidden_width or len(early.weights) != FEATURES * self.hidden_width):
+            raise ModelError(f"{folder} does not fit its early exit; {_MENDED_BY}")
         # One more than streams, whose batch is made ready while the others compute.
         self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self._workers = streams + 1
@@ -123,7 +128,8 @@ class Graph:
         Args:
             texts: n of them; what is longer than the model reads is cut.
             advance: Called with the number of texts in each batch as it is done.
-            least: Score below which the logit of a pair may be an estimate, itself below; None: all are computed.
+            least: The score that matters. The logit of a pair may be an estimate then, below that score; it should
+                be so only for pairs that are below it (see `EarlyExit.kept`). None: all are computed.
 
         Returns:
             Shape (n, width), float32, rows in the order of the texts.
@@ -132,22 +138,19 @@ class Graph:
             ModelError: It cannot be computed, for want of memory say.
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
-        early = self.early_exit
-        if early is None or least is None or least < early.threshold:
+        early = self.notes.early_exit
+        if least is None or (early and least < early.threshold):
             early = None
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
             output = parts[0].infer(dict(enumerate(inputs)))[0]
-            if self.is_in_two:
-                going_on = np.arange(len(rows))
-                if early:
-                    estimates = early.estimates(self._features(output, inputs))
-                    results[rows, 0] = np.minimum(estimates, early.highest_logit)
-                    going_on = np.flatnonzero(estimates >= early.cut)
-                if len(going_on):
-                    results[rows[going_on]] = _upper(parts, output[going_on], [array[going_on] for array in inputs])
-            else:
-                results[rows] = output
+            if early:
+                estimates = early.estimates(self._features(output, inputs))
+                results[rows, 0] = np.minimum(estimates, early.highest_logit)
+                going_on = np.flatnonzero(estimates >= early.cut)
+                rows, output, inputs = rows[going_on], output[going_on], [array[going_on] for array in inputs]
+            if len(rows):
+                results[rows] = _upper(parts, output, inputs) if self.hidden_width else output
 
         self._for_batches(texts, compute, advance)
         return results
@@ -158,18 +161,18 @@ class Graph:
         Raises:
             ModelError: As `run`, or the graph is not cut in two.
         """
-        if not self.is_in_two or "token_type_ids" not in self.notes.inputs:
+        if not self.hidden_width:
             raise ModelError(f"{self.folder} is of a model that cannot be left early")
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
-        known: dict[int, Features] = {}
+        known = np.empty((len(texts), FEATURES * self.hidden_width), dtype=np.float32)
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
             hidden = parts[0].infer(dict(enumerate(inputs)))[0]
-            known.update(zip(rows.tolist(), self._features(hidden, inputs), strict=True))
+            known[rows] = self._features(hidden, inputs)
             results[rows] = _upper(parts, hidden, inputs)
 
         self._for_batches(texts, compute, advance)
-        return np.stack([known[row] for row in range(len(texts))]), results
+        return known, results
 
     def _features(self, hidden: Outputs, inputs: Inputs) -> Features:
         of = dict(zip(self.notes.inputs, inputs, strict=True))
@@ -196,14 +199,18 @@ class Graph:
                 batches = token_batches([len(encoding) for encoding in encodings], BATCH_TOKENS)
                 try:
                     for done in as_completed([pool.submit(one, encodings, rows, start) for rows in batches]):
-                        count = done.result()
+                        count = self._result_of(done)
                         if advance:
                             advance(count)
-                except BaseException as error:
+                except BaseException:
                     pool.shutdown(cancel_futures=True)
-                    if isinstance(error, RuntimeError):
-                        raise ModelError(f"{self.folder} cannot be computed: {error}") from error
                     raise
+
+    def _result_of(self, done: Future[int]) -> int:
+        try:
+            return done.result()
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(f"{self.folder} cannot be computed: {error or 'no memory is left'}") from error
 
     def _bounded(self, text: str | tuple[str, str]) -> str | tuple[str, str]:
         limit = self.notes.max_length * CHARACTERS_PER_TOKEN
@@ -213,13 +220,6 @@ class Graph:
 def _upper(parts: list[Any], hidden: Outputs, inputs: Inputs) -> Outputs:
     logits: Outputs = parts[1].infer(dict(enumerate([hidden, *inputs])))[0]
     return logits
-
-
-def _read_early_exit(folder: Path) -> EarlyExit:
-    try:
-        return EarlyExit.model_validate_json((folder / EARLY_EXIT).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ModelError(f"{folder / EARLY_EXIT} cannot be used; {_MENDED_BY}") from error
 
 
 def read_notes(folder: Path, model: str) -> GraphNotes:

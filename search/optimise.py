@@ -1,8 +1,8 @@
 """Makes the graphs of the models for a CPU: converted, quantised, measured beside the model itself, published whole.
 
 A graph serves only if it does as the model does: fewer than 0.5 % of the validation pairs fall on the other side of the
-threshold, average precision moves by less than 0.002, and no vector is turned beyond a cosine of 0.999. Pairs leave a
-reranker's graph early only if 99 % of held-out searches show the same ten.
+threshold, average precision moves by less than 0.002, and no vector is turned beyond a cosine of 0.999. Then it is seen
+whether pairs may leave the reranker's early.
 """
 
 import random
@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +18,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from search.application import Application
-from search.conversion import Variant, save_graph, variants, with_early_exit, write_notes
-from search.early_exit import EarlyExit, fit_early_exit
+from search.conversion import Variant, save_graph, variants, write_notes
+from search.early_exit_searches import with_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import Graph, GraphNotes, Texts
@@ -28,7 +28,6 @@ from search.reranker import Reranker, sigmoid
 from search.threshold import MOST_FLIPPED, Threshold, load_threshold
 from search.training import metrics
 from search.training.corpus import LostObject, Split, load_corpus
-from search.training.inventory import inventory_texts
 from search.training.pairs import validation_pairs
 from search.types import Advance
 from search.whole_file import sync
@@ -36,23 +35,11 @@ from search.whole_file import sync
 LEAST_COSINE = 0.999
 MOST_AP_MOVED = 0.002
 
-LEAST_KEPT = 0.99
-"""Of held-out searches, the share that shows the same as without an early exit."""
-
-MOST_GOING_ON = 1 / 3
-"""Of their pairs."""
-
 EXAMPLES = 500
 """Pairs of the training split by which int8 chooses its ranges."""
 
-SEARCHES, DEPTH, INVENTORY = 400, 100, 10_000
-"""On which an early exit is fitted: reports of the validation split, candidates of each, items to find them in."""
-
 Measure = Callable[[Graph, Advance], dict[str, float]]
 """From a graph to its figures beside the model's."""
-
-Fit = Callable[[Path, Advance], EarlyExit | None]
-"""From the folder of a graph to an early exit that holds, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +73,12 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
     try:
         application.graphs.mkdir(parents=True, exist_ok=True)
         with FileLock(application.graphs / "lock", timeout=0):
-            return [_encoder(application.encoder, show), _reranker(application, threshold, show)]
+            encoder = _encoder(application.encoder, show)
+            made = _reranker(application, threshold, show)
+            if made.notes:
+                notes = with_early_exit(Application(application.settings), threshold.threshold, show)
+                made = replace(made, notes=notes)
+            return [encoder, made]
     except Timeout:
         raise ModelError(f"another process makes graphs in {application.graphs}; wait for it") from None
     except OSError as error:
@@ -127,8 +119,7 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
         if is_known or threshold.precision == reranker.precision:
             return Optimised(reranker.name, reranker.graph.notes, is_new=False, refused={})
     plain = Reranker(reranker.name, "cpu", precision="float32")
-    encoder = Application(application.settings).encoder  # by its new graph
-    pairs = validation_pairs(encoder)
+    pairs = validation_pairs(Application(application.settings).encoder)  # by its new graph
     texts = [(pair.lost, pair.found) for pair in pairs]
     labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
     plain.score_pairs(texts[:1])  # loads
@@ -150,27 +141,8 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
             "pairs per second by torch": len(texts) / seconds,
         }
 
-    searches = _searches(load_corpus().objects[Split.VALIDATION], encoder)
-
-    def fit(folder: Path, advance: Advance) -> EarlyExit | None:
-        try:
-            known, logits = Graph(folder, plain.fingerprint, in_two=True).halfway(searches, advance)
-        except ModelError:
-            return None
-        fitted = fit_early_exit(known, logits[:, 0], threshold.threshold, DEPTH)
-        return fitted if fitted.kept >= LEAST_KEPT and fitted.going_on <= MOST_GOING_ON else None
-
     examples = _examples(load_corpus().objects[Split.TRAIN])
-    return _publish_first(reranker, plain, variants(int8=True), examples, measure, show, fit)
-
-
-def _searches(objects: Sequence[LostObject], encoder: BiEncoder) -> list[tuple[str, str]]:
-    """Reports with their candidates of a large inventory, one search after the other."""
-    texts = [*(entry.found[0] for entry in objects), *inventory_texts(objects, INVENTORY, seed=0)]
-    reports = random.Random(0).sample([report for entry in objects for report in entry.lost], SEARCHES)  # noqa: S311
-    similarities = encoder.encode_queries(reports) @ encoder.encode(texts).T
-    nearest = np.argsort(-similarities, axis=1, kind="stable")[:, :DEPTH]
-    return [(report, texts[place]) for report, row in zip(reports, nearest, strict=True) for place in row]
+    return _publish_first(reranker, plain, variants(int8=True), examples, measure, show)
 
 
 Plain = TypeVar("Plain", BiEncoder, Reranker)
@@ -183,7 +155,6 @@ def _publish_first(
     examples: Texts,
     measure: Measure,
     show: ShowProgress,
-    fit: Fit | None = None,
 ) -> Optimised:
     """Make one variant after the other, until one holds."""
     target = model.graph_folder
@@ -194,7 +165,7 @@ def _publish_first(
     try:
         for variant in available:
             try:
-                notes = _made(plain, variant, examples, measure, partial, show, fit)
+                notes = _made(plain, variant, examples, measure, partial, show)
             except ModelError as error:
                 refused[variant.name] = str(error)
                 continue
@@ -214,13 +185,7 @@ def _publish_first(
 
 
 def _made(
-    plain: Plain,
-    variant: Variant,
-    examples: Texts,
-    measure: Measure,
-    folder: Path,
-    show: ShowProgress,
-    fit: Fit | None,
+    plain: Plain, variant: Variant, examples: Texts, measure: Measure, folder: Path, show: ShowProgress
 ) -> GraphNotes:
     """Make one variant in a folder, with its figures in the notes.
 
@@ -236,11 +201,6 @@ def _made(
     if why := objection(figures):
         raise ModelError(why)
     notes = graph.notes.model_copy(update={"figures": figures})
-    if fit:
-        with show("Fitting an early exit", SEARCHES * DEPTH) as advance:
-            fitted = fit(folder, advance)
-        if fitted:
-            notes = with_early_exit(folder, notes, fitted)
     write_notes(folder, notes)
     return notes
 

@@ -46,7 +46,8 @@ class Reranker(Model):
         Args:
             pairs: n pairs; what is longer than the model reads is cut.
             advance: Called after each batch with the number of pairs in it.
-            least: The score that matters: a lower one may be an estimate, itself lower, which a graph has earlier.
+            least: The score that matters: a pair that seems to be below it may get an estimate, below it too, which a
+                graph has earlier. None: every score is the model's own.
 
         Returns:
             Shape (n,), float32, the sigmoid of the model's logit, in [0, 1].

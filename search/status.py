@@ -83,7 +83,8 @@ def _told(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _model(model: Model) -> dict[str, Any]:
     told = {"name": model.name, "folder": str(model.folder), "fingerprint": model.fingerprint}
     if notes := model.graph_notes:
-        return told | {"computed by": f"OpenVINO, {notes.precision}"}
+        leaving = f", {1 - notes.early_exit.going_on:.0%} leave early" if notes.early_exit else ""
+        return told | {"computed by": f"OpenVINO, {notes.precision}{leaving}"}
     slow = "; ".join(model.warnings) or "torch; `lostfound optimise` makes a CPU faster"
     return told | {"computed by": slow if model.runs_on_cpu else f"torch on {model.device}"}
 

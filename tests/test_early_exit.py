@@ -1,19 +1,23 @@
-"""Pairs that cannot match leave a graph early, and nothing that a search shows is another."""
+"""Pairs that seem unable to match leave a graph early, and what goes on gets the very score it had."""
 
 import json
-import math
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from search.conversion import with_early_exit, write_notes
-from search.early_exit import EarlyExit, features, fit_early_exit
+from search.conversion import write_notes
+from search.early_exit import EarlyExit, Features, features, fit_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
-from search.graph import EARLY_EXIT, Graph
+from search.graph import Graph
 from search.reranker import Reranker, sigmoid
 from search.types import Scores
+
+Run = Callable[..., tuple[int, str, str]]
 
 WORDS = ("a black", "red", "umbrella", "hat with", "torn handle", "small white logo", "on the bench")
 
@@ -37,52 +41,105 @@ def folder(graphs: Path, reranker: Reranker, tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_graph_in_two_parts_answers_as_a_whole_one(folder: Path, reranker: Reranker) -> None:
-    whole, halves = Graph(folder, reranker.fingerprint), Graph(folder, reranker.fingerprint, in_two=True)
-    assert (whole.is_in_two, halves.is_in_two) == (False, True)
-    np.testing.assert_allclose(halves.run(PAIRS), whole.run(PAIRS), atol=1e-5)
-    known, logits = halves.halfway(PAIRS)
-    np.testing.assert_allclose(logits, whole.run(PAIRS), atol=1e-5)
-    assert known.shape == (len(PAIRS), 5 * 32)
+def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float | None = None) -> EarlyExit:
+    """Writes an early exit by a random estimate by which this share of PAIRS goes on."""
+    known, logits = graph.halfway(PAIRS)
+    weights = np.random.default_rng(1).normal(size=known.shape[1]).astype(np.float32)
+    early = EarlyExit(
+        threshold=threshold or float(np.quantile(sigmoid(logits[:, 0]), 0.7)),
+        weights=tuple(map(float, weights)),
+        bias=0.5,
+        cut=float(np.quantile(known @ weights, 1 - share)) + 0.5,
+        kept=1,
+        searches=50,
+        going_on=share,
+    )
+    write_notes(folder, graph.notes.model_copy(update={"early_exit": early}))
+    return early
+
+
+def test_a_graph_in_two_parts_answers_as_its_model(folder: Path, reranker: Reranker) -> None:
+    graph = Graph(folder, reranker.fingerprint)
+    known, logits = graph.halfway(PAIRS)
+    np.testing.assert_allclose(sigmoid(logits[:, 0]), reranker.score_pairs(PAIRS), atol=1e-5)
+    assert (graph.hidden_width, known.shape) == (32, (len(PAIRS), 5 * 32))
+
+
+def test_a_graph_of_an_encoder_is_not_cut(graphs: Path, encoder: BiEncoder) -> None:
+    graph = Graph(graphs / encoder.fingerprint[:16], encoder.fingerprint)
+    assert graph.hidden_width is None
     with pytest.raises(ModelError, match="cannot be left early"):
-        whole.halfway(PAIRS)
-
-
-def test_a_graph_of_one_layer_is_not_cut(graphs: Path, encoder: BiEncoder) -> None:
-    assert not Graph(graphs / encoder.fingerprint[:16], encoder.fingerprint, in_two=True).is_in_two
+        graph.halfway(["a hat"])
 
 
 def test_pairs_that_leave_early_are_below_the_threshold_and_the_others_as_they_were(
-    folder: Path, reranker: Reranker
+    folder: Path, reranker: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = Graph(folder, reranker.fingerprint, in_two=True)
+    monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
+    graph = Graph(folder, reranker.fingerprint)
+    early = with_exit(folder, graph)
     known, logits = graph.halfway(PAIRS)
     scores = sigmoid(logits[:, 0])
-    threshold = float(np.quantile(scores, 0.7))
-    weights = np.random.default_rng(1).normal(size=known.shape[1])
-    cut = float(np.quantile(known @ weights, 0.4))
-    early = EarlyExit(threshold=threshold, weights=tuple(weights), bias=0.5, cut=cut + 0.5, kept=1, going_on=0.6)
-    write_notes(folder, with_early_exit(folder, graph.notes, early))
     fast = Reranker(reranker.name, "cpu", graphs=folder.parent)
-
     leaves = early.estimates(known) < early.cut
     assert 30 <= leaves.sum() <= 50
-    for least in (threshold, (1 + threshold) / 2):
+    for least in (early.threshold, (1 + early.threshold) / 2):
         found: Scores = fast.score_pairs(PAIRS, least=least)
         np.testing.assert_allclose(found[~leaves], scores[~leaves], atol=1e-5)
-        assert (found[leaves] < threshold).all()
+        assert (found[leaves] < early.threshold).all()
         assert (found[leaves] != scores[leaves]).all()
-    for least in (None, threshold - 1e-3, 0.0):
-        np.testing.assert_allclose(fast.score_pairs(PAIRS, least=least), scores, atol=1e-5)
+    for lower in (None, early.threshold - 1e-3, 0.0):
+        np.testing.assert_allclose(fast.score_pairs(PAIRS, least=lower), scores, atol=1e-5)
 
 
-def test_a_changed_early_exit_is_refused(folder: Path, reranker: Reranker) -> None:
-    graph = Graph(folder, reranker.fingerprint, in_two=True)
-    early = EarlyExit(threshold=0.5, weights=(0.0,) * 160, bias=0, cut=0, kept=1, going_on=0.1)
-    write_notes(folder, with_early_exit(folder, graph.notes, early))
-    assert Graph(folder, reranker.fingerprint).early_exit == early
-    (folder / EARLY_EXIT).write_text(json.dumps(early.model_dump() | {"cut": -1}))
-    with pytest.raises(ModelError, match=r"early_exit.json is not what was written"):
+def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, reranker: Reranker) -> None:
+    graph = Graph(folder, reranker.fingerprint)
+    early = with_exit(folder, graph)
+    graph = Graph(folder, reranker.fingerprint)
+    alone = [graph.run(PAIRS[start:], least=early.threshold) for start in range(8)]
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(8) as pool:
+        together = pool.map(lambda start: graph.run(PAIRS[start:], least=early.threshold), range(8))
+        with pytest.raises(KeyboardInterrupt):
+            graph.run(PAIRS * 10, interrupted)
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(graph.run(PAIRS, least=early.threshold), alone[0], atol=1e-4)
+
+
+def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
+    office: Path, graphs: Path, lostfound: Run, reranker: Reranker
+) -> None:
+    shutil.copytree(graphs, office / "graphs")
+    lostfound("init")
+    for _, found in PAIRS[:40]:
+        lostfound("add", found)
+
+    def answers(*options: str) -> dict[str, float]:
+        _, out, _ = lostfound("search", "a black hat", "--json", "--top", "100", *options)
+        return {match["reference"]: match["score"] for match in json.loads(out)["matches"]}
+
+    whole = answers("--all")
+    middle = float(np.median(list(whole.values())))
+    folder = office / "graphs" / reranker.fingerprint[:16]
+    with_exit(folder, Graph(folder, reranker.fingerprint), share=0.0, threshold=middle)
+    assert answers("--all") == pytest.approx(whole, abs=1e-4)
+    assert answers("--min-score", str(middle - 0.001)) == pytest.approx(
+        {name: score for name, score in whole.items() if score >= middle - 0.001}, abs=1e-4
+    )
+    assert answers("--min-score", str(middle + 0.001)) == {}  # as all leave
+    _, out, _ = lostfound("status", "--json")
+    assert json.loads(out)["reranker"]["computed by"] == "OpenVINO, float32, 100% leave early"
+
+
+def test_an_early_exit_of_another_width_is_refused(folder: Path, reranker: Reranker) -> None:
+    graph = Graph(folder, reranker.fingerprint)
+    early = with_exit(folder, graph).model_copy(update={"weights": (0.0,) * 7})
+    write_notes(folder, graph.notes.model_copy(update={"early_exit": early}))
+    with pytest.raises(ModelError, match="does not fit its early exit"):
         Graph(folder, reranker.fingerprint)
 
 
@@ -92,24 +149,33 @@ def test_features_are_the_first_state_the_means_of_both_texts_their_product_and_
     np.testing.assert_allclose(features(hidden, mask, types), [[1, 2, 2, 3, 5, 8, 10, 24, 3, 5]])
 
 
-def test_a_fitted_exit_keeps_what_searches_show_and_lets_the_rest_leave() -> None:
+def synthetic(passing: float) -> tuple[Features, Features]:
+    """Features and logits of 200 searches of 100 pairs; this share of the pairs reaches a logit of 0."""
     rng = np.random.default_rng(3)
-    searches, depth, threshold = 80, 100, 0.3
-    known = rng.normal(size=(searches * depth, 20)).astype(np.float32)
-    logits = (known @ rng.normal(size=20) - 6 + rng.normal(scale=0.3, size=len(known))).astype(np.float32)
-    fitted = fit_early_exit(known, logits, threshold, depth)
-    passing = float((sigmoid(logits) >= threshold).mean())
-    assert fitted.kept > 0.9
-    assert passing < fitted.going_on < passing + 0.1
-    assert np.abs(fitted.estimates(known) - logits).mean() < 1
-    assert fitted.highest_logit < math.log(threshold / (1 - threshold))
-
-    noise = rng.normal(size=known.shape).astype(np.float32)
-    assert fit_early_exit(noise, logits, threshold, depth).going_on > 0.5
+    known = rng.normal(size=(20_000, 20)).astype(np.float32)
+    logits = known @ rng.normal(size=20) + rng.normal(scale=0.3, size=len(known))
+    return known, (logits - np.quantile(logits, 1 - passing)).astype(np.float32)
 
 
-def test_a_search_that_shows_more_than_ten_may_lose_those_behind_them() -> None:
-    known = np.linspace(1, 0, 100, dtype=np.float32)[:, None].repeat(20, axis=1)
-    logits = np.linspace(5, 1, 100, dtype=np.float32)
-    fitted = fit_early_exit(np.concatenate([known] * 4), np.concatenate([logits] * 4), 0.5, 100)
-    assert (fitted.kept, fitted.going_on) == (1, pytest.approx(0.1))
+def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave() -> None:
+    known, logits = synthetic(passing=0.03)
+    fitted = fit_early_exit(known, logits, 0.5, depth=100)
+    assert fitted is not None
+    assert fitted.pays
+    assert 0.03 < fitted.going_on < 0.2
+    assert fitted.searches > 80
+    assert fitted.highest_logit < 0
+    leaves = fitted.estimates(known) < fitted.cut
+    assert (logits[leaves] >= 0).sum() <= 1
+
+
+def test_an_exit_that_knows_nothing_does_not_pay() -> None:
+    known, logits = synthetic(passing=0.03)
+    fitted = fit_early_exit(known[::-1], logits, 0.5, depth=100)
+    assert fitted is not None
+    assert not fitted.pays
+
+
+def test_where_searches_find_nothing_no_exit_is_fitted() -> None:
+    known, logits = synthetic(passing=0.03)
+    assert fit_early_exit(known, logits - 100, 0.5, depth=100) is None

@@ -137,11 +137,13 @@ def test_graphs_are_made_once_for_a_model_and_its_threshold(
     assert (encoder["is_new"], reranker["is_new"]) == (True, True)
     assert encoder["notes"]["figures"]["lowest cosine"] >= 0.999
     assert reranker["notes"]["figures"]["flipped"] < MOST_FLIPPED
+    assert reranker["notes"]["early_exit_at"] == 0.51
     assert [made["is_new"] for made in optimise()] == [False, False]
     with_threshold(folder, 0.5)
     encoder, again = optimise()
     # A threshold that was fitted in float32 holds for a graph in float32 as it is.
     assert (encoder["is_new"], again["is_new"]) == (False, reranker["notes"]["precision"] != "float32")
+    assert again["notes"]["early_exit_at"] == 0.5
     assert not list((office / "graphs").glob("*.partial"))
     assert sys.modules["openvino_telemetry"] is None
 

@@ -24,6 +24,7 @@ LAYERS = (
     {"search.reindex"},
     {"search.application"},
     {"search.conversion"},
+    {"search.early_exit_searches"},
     {"search.optimise"},
     {"search.benchmark"},
     {"search.status", "search.doctor", "search.console", "search.defects"},

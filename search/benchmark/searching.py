@@ -62,7 +62,7 @@ def searching(
     section = f"search among {size:,} items"
     office = make_office(application, inventory, folder / f"office-{size}")
     cut = getattr(load_threshold(application.reranker), "threshold", 0.5)
-    request = Request(top=TOP, depth=DEPTH, show_all=True)
+    request = Request(top=TOP, depth=DEPTH, min_score=cut)
     seconds: dict[str, list[float]] = {name: [] for name in (OURS, *pythons)}
     answers: dict[str, list[Ranking]] = {name: [] for name in seconds}
     failed: dict[str, str] = {}
@@ -92,7 +92,7 @@ def searching(
                     failed[name] = str(error)
                     continue
                 seconds[name].append(told["seconds"])
-                answers[name].append([(position, score) for position, score in told["results"][:TOP]])
+                answers[name].append([(place, score) for place, score in told["results"][:TOP] if score >= cut])
         memory = {name: worker.ask("memory")["megabytes"] for name, worker in workers.items() if name not in failed}
     rows = []
     for name, taken in seconds.items():
@@ -104,7 +104,7 @@ def searching(
             figures["peak MB"] = memory[name]
         if name != OURS:
             figures["ratio"] = float(figures["p50 ms"]) / float(rows[0].figures["p50 ms"])
-            figures |= _agreement(answers[OURS], answers[name], cut)
+            figures |= _agreement(answers[OURS], answers[name])
         rows.append(Row(section, name, figures))
     rows[0].figures["queries/s, 32 in hand"] = _in_hand(office, request)
     rows[0].figures["MB on disk"] = _bytes(folder / f"office-{size}") / 1e6
@@ -187,20 +187,19 @@ def _cold(office: Application, query: str, size: int, rounds: int = 3) -> Row:
     return Row(f"search among {size:,} items", f"{OURS}, cold start", figures)
 
 
-def _agreement(ours: list[Ranking], theirs: list[Ranking], cut: float) -> dict[str, Any]:
-    """In which share of the queries the answers are the same: the first, all that a clerk is shown, the ten."""
+def _agreement(ours: list[Ranking], theirs: list[Ranking]) -> dict[str, Any]:
+    """In which share of the queries the answers are the same, and how much of all answers is in both."""
 
-    def shown(ranking: Ranking) -> list[int]:
-        return [position for position, score in ranking if score >= cut]
+    def shown(rankings: list[Ranking]) -> list[list[int]]:
+        return [[position for position, _ in ranking] for ranking in rankings]
 
-    both = list(zip(ours, theirs, strict=True))
+    both = list(zip(shown(ours), shown(theirs), strict=True))
+    either = sum(len({*mine, *others}) for mine, others in both)
     return {
-        "same first": float(np.mean([mine[0][0] == other[0][0] for mine, other in both])),
-        "same shown": float(np.mean([set(shown(mine)) == set(shown(other)) for mine, other in both])),
-        "... in order": float(np.mean([shown(mine) == shown(other) for mine, other in both])),
-        "top 10 in common": float(
-            np.mean([len({p for p, _ in mine} & {p for p, _ in other}) / len(mine) for mine, other in both])
-        ),
+        "same first": float(np.mean([mine[:1] == others[:1] for mine, others in both])),
+        "same shown": float(np.mean([set(mine) == set(others) for mine, others in both])),
+        "... in order": float(np.mean([mine == others for mine, others in both])),
+        "in common": sum(len({*mine} & {*others}) for mine, others in both) / max(1, either),
     }
 
 

@@ -65,12 +65,20 @@ def optimise(json: Json = False) -> None:
 
     for made in run(Application(), progress):
         if json:
-            print_json({**asdict(made), "notes": made.notes.model_dump() if made.notes else None})
+            print_json(
+                {
+                    **asdict(made),
+                    "notes": made.notes.model_dump(exclude={"early_exit": {"weights"}}) if made.notes else None,
+                }
+            )
             continue
         told: dict[str, Any] = {"serves": "torch"}
         if made.notes:
             told = {"serves": f"{made.notes.precision}, {'new' if made.is_new else 'as it was'}"}
             told |= {name: f"{figure:.4g}" for name, figure in made.notes.figures.items()}
+            if early := made.notes.early_exit:
+                kept = f"{early.kept:.1%} of searches lose nothing"
+                told["leave early"] = f"{1 - early.going_on:.0%} of the pairs, {kept}"
         told |= {f"{variant} does not serve": why for variant, why in made.refused.items()}
         print_fields(made.model, told)
 

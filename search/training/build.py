@@ -29,8 +29,8 @@ from search.training.recipe import Recipe
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=6, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
-"""The recipe says how many hard negatives."""
+TRAINING_MIX = Mix(twin=6, hard=0, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
+"""The recipe adds hard and foreign negatives."""
 
 CHECKPOINT_PAIRS = 2000
 """Validation pairs that choose the checkpoint; all of the corpus' would take as long as 2,000 training steps."""

@@ -28,7 +28,7 @@ class Origin(StrEnum):
     HARD = "hard"
     """The description is near the report by the bi-encoder, of another group."""
     FOREIGN = "foreign"
-    """Likewise, of another category; by chance where all that is near is of the same."""
+    """Of the hundred nearest descriptions, of another category; by chance where all of them are of the same."""
     RANDOM = "random"
     """Of another group, by chance."""
     STRAY = "stray"

@@ -38,8 +38,8 @@ class Recipe(BaseModel):
     foreign: int = Field(default=0, ge=0)
     """Near descriptions of other categories for every report of the corpus."""
     groups: str = Field(default="", pattern="^[a-z]*$")
-    """First letters of the groups of the corpus to learn from; empty: all. A second pass learns from objects that the
-    first has not seen: repeating those of the first makes it worse."""
+    """First letters of the groups of the corpus to learn from, beside stray reports of no group; empty: all. A second
+    pass learns from objects that the first has not seen: repeating those of the first makes it worse."""
     bf16: bool = False
     """Compute in bfloat16, keep weights in float32."""
     seed: int = Field(default=42, ge=0, lt=2**32)

@@ -1,0 +1,64 @@
+"""The searches by which `lostfound optimise` sees whether pairs may leave a reranker's graph early."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from search.application import Application
+from search.conversion import write_notes
+from search.early_exit import EarlyExit, fit_early_exit
+from search.encoder import BiEncoder
+from search.errors import ModelError
+from search.graph import Graph, GraphNotes
+from search.reindex import ShowProgress
+from search.training.corpus import LostObject, Split, load_corpus
+from search.training.inventory import inventory_texts
+
+SEARCHES, DEPTH, INVENTORY = 400, 100, 10_000
+"""Reports of the validation split, candidates of each, items among which they are found."""
+
+
+def with_early_exit(application: Application, threshold: float, show: ShowProgress) -> GraphNotes:
+    """The notes of the reranker's graph, with an early exit for this threshold where one pays.
+
+    Raises:
+        ModelError: There is no graph.
+        OSError: The notes cannot be written.
+    """
+    reranker = application.reranker
+    graph = reranker.graph
+    if graph is None:
+        raise ModelError(f"{reranker.name} has no graph")
+    if graph.notes.early_exit_at == threshold:
+        return graph.notes
+    notes = graph.notes.model_copy(
+        update={"early_exit": _fitted(graph, application.encoder, threshold, show), "early_exit_at": threshold}
+    )
+    write_notes(graph.folder, notes)
+    return notes
+
+
+def _fitted(graph: Graph, encoder: BiEncoder, threshold: float, show: ShowProgress) -> EarlyExit | None:
+    if not graph.hidden_width or not 0 < threshold < 1:
+        return None
+    with show("Seeing what may leave early", INVENTORY + SEARCHES * DEPTH) as advance:
+        objects = load_corpus().objects[Split.VALIDATION]
+        texts = [*(entry.found[0] for entry in objects), *inventory_texts(objects, INVENTORY, seed=0)]
+        reports = _reports(objects)
+        similarities = encoder.encode_queries(reports) @ encoder.encode(texts, advance).T
+        nearest = np.argsort(-similarities, axis=1, kind="stable")[:, :DEPTH]
+        pairs = [(report, texts[place]) for report, row in zip(reports, nearest, strict=True) for place in row]
+        known, logits = graph.halfway(pairs, advance)
+    fitted = fit_early_exit(known, logits[:, 0], threshold, DEPTH)
+    return fitted if fitted and fitted.pays else None
+
+
+def _reports(objects: Sequence[LostObject]) -> list[str]:
+    """One of each object, the groups in random order: the halves of the searches have no group in common."""
+    chance = random.Random(0)  # noqa: S311  no secret
+    groups = sorted({entry.group for entry in objects})
+    chance.shuffle(groups)
+    ordered = sorted(objects, key=lambda entry: groups.index(entry.group))
+    reports = [chance.choice(entry.lost) for entry in ordered]
+    return [*reports[: SEARCHES // 2], *reports[-SEARCHES // 2 :]]
