@@ -21,7 +21,8 @@ from search.reranker import Reranker
 from search.threshold import load_threshold
 from search.training.build import corpus_data
 from search.training.export import export
-from search.training.finetune import SimilarLengths, as_dataset, last_whole_checkpoint
+from search.training.finetune import SimilarLengths, as_dataset, finetune, last_whole_checkpoint
+from search.training.pair_file import read_pairs
 from search.training.pairs import Origin, Pair
 from search.training.recipe import parse_recipe
 from search.training.threshold_fit import Policy
@@ -240,3 +241,24 @@ def test_a_pass_learns_from_the_groups_that_it_names_alone() -> None:
     assert sum(pair.origin is Origin.FOREIGN for pair in pairs) == 2 * sum(pair.origin is Origin.HARD for pair in pairs)
     with pytest.raises(TrainingError, match="no group of the corpus for training begins so"):
         corpus_data(parse_recipe(groups="z"), "cpu")
+
+
+@pytest.mark.slow
+def test_weights_are_kept_in_the_share_that_is_asked_for(
+    reranker_folder: Path, own_pairs: Path, tmp_path: Path
+) -> None:
+    pairs, _ = read_pairs(own_pairs, tmp_path / "rejects.jsonl")
+
+    def weights(kept: float) -> dict[str, torch.Tensor]:
+        recipe = parse_recipe(base=str(reranker_folder), learning_rate=1e-3, epochs=1, evaluation_steps=5, kept=kept)
+        model = finetune(pairs[:100], pairs[100:], recipe, tmp_path / str(kept), "cpu")
+        assert model is not None
+        return model.state_dict()
+
+    learnt, mixed = weights(0.0), weights(0.75)
+    base = CrossEncoder(str(reranker_folder), device="cpu").state_dict()
+    moved = 0.0
+    for name, tensor in base.items():
+        torch.testing.assert_close(mixed[name], 0.75 * tensor + 0.25 * learnt[name], atol=1e-6, rtol=1e-5)
+        moved += float((learnt[name] - tensor).abs().sum())
+    assert moved > 1

@@ -32,6 +32,7 @@ def train(
     max_length: Annotated[int, typer.Option(help="Tokens of a pair.")] = 512,
     evaluation_steps: Annotated[int, typer.Option(help="Steps between evaluations and checkpoints.")] = 500,
     dropout: Annotated[float | None, typer.Option(help="Of layers and attention; default: the base's own.")] = None,
+    kept: Annotated[float, typer.Option(help="Share of the base, itself a reranker, in the finished weights.")] = 0.0,
     label_smoothing: Annotated[float, typer.Option(help="0 and 1 become this and 1 less this.")] = 0.0,
     draws: Annotated[int, typer.Option(help="Times that negatives are drawn from the corpus.")] = 1,
     hard: Annotated[int, typer.Option(help="Near descriptions of other groups for every report of the corpus.")] = 1,
@@ -61,8 +62,8 @@ def train(
     recipe = parse_recipe(
         base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
-        dropout=dropout, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign, groups=groups,
-        bf16=bf16, seed=seed,
+        dropout=dropout, kept=kept, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign,
+        groups=groups, bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
     device = load_settings().device

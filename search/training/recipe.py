@@ -29,6 +29,9 @@ class Recipe(BaseModel):
     """Steps between evaluations and checkpoints; the best checkpoint is kept."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Of hidden layers and attention; None: the base's own, mostly 0.1. On a CPU 0 trains a fifth faster."""
+    kept: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the base, itself a reranker, in the finished weights, the rest is what was learnt: so it forgets less
+    (weight-space ensembling, Wortsman et al. 2022, arXiv:2109.01903)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """The labels 0 and 1 become this and 1 less this."""
     draws: int = Field(default=1, ge=1)
