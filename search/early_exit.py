@@ -134,14 +134,13 @@ def fit_early_exit(known: Features, logits: npt.NDArray[np.float32], threshold: 
     )
 
 
-def cut_in_two(network: Any) -> tuple[Any, Any] | None:
+def cut_in_two(network: Any, openvino: Any) -> tuple[Any, Any] | None:
     """The lower and the upper part of an OpenVINO model of a BERT; None of one that is built otherwise.
 
     The lower part has the network's inputs and gives the hidden states, shape (n, tokens, width); the upper part takes
     these before the same inputs. The network itself is no longer of use.
     """
-    from openvino import Model, opset13  # noqa: PLC0415  optional
-
+    opset, model = openvino.opset13, openvino.Model
     layers = {int(match[1]) for op in network.get_ops() if (match := _LAYER.search(op.get_friendly_name()))}
     last = round(len(layers) * LOWER_SHARE) - 1
     ends = [op.output(0) for op in network.get_ordered_ops() if _is_end_of(last, op)]
@@ -151,12 +150,12 @@ def cut_in_two(network: Any) -> tuple[Any, Any] | None:
     shape = end.get_partial_shape()
     if len(shape) != 3 or shape[2].is_dynamic:  # noqa: PLR2004
         return None
-    lower = Model([opset13.result(end)], network.get_parameters(), "lower").clone()
-    hidden = opset13.parameter(shape, end.get_element_type(), "hidden")
+    lower = model([opset.result(end)], network.get_parameters(), "lower").clone()
+    hidden = opset.parameter(shape, end.get_element_type(), "hidden")
     for user in end.get_target_inputs():
         if user.get_node().get_type_name() != "Result":
             user.replace_source_output(hidden.output(0))
-    return lower, Model(network.get_results(), [hidden, *network.get_parameters()], "upper")
+    return lower, model(network.get_results(), [hidden, *network.get_parameters()], "upper")
 
 
 def _is_end_of(layer: int, op: Any) -> bool:

@@ -11,6 +11,7 @@ from search.early_exit import EarlyExit, fit_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import Graph, GraphNotes
+from search.index.exact import nearest
 from search.reindex import ShowProgress
 from search.training.corpus import LostObject, Split, load_corpus
 from search.training.inventory import inventory_texts
@@ -30,8 +31,6 @@ def with_early_exit(application: Application, threshold: float, show: ShowProgre
     graph = reranker.graph
     if graph is None:
         raise ModelError(f"{reranker.name} has no graph")
-    if graph.notes.early_exit_at == threshold:
-        return graph.notes
     notes = graph.notes.model_copy(
         update={"early_exit": _fitted(graph, application.encoder, threshold, show), "early_exit_at": threshold}
     )
@@ -42,13 +41,13 @@ def with_early_exit(application: Application, threshold: float, show: ShowProgre
 def _fitted(graph: Graph, encoder: BiEncoder, threshold: float, show: ShowProgress) -> EarlyExit | None:
     if not graph.hidden_width or not 0 < threshold < 1:
         return None
-    with show("Seeing what may leave early", INVENTORY + SEARCHES * DEPTH) as advance:
-        objects = load_corpus().objects[Split.VALIDATION]
+    objects = load_corpus().objects[Split.VALIDATION]
+    with show("Seeing what may leave early", len(objects) + INVENTORY + SEARCHES * DEPTH) as advance:
         texts = [*(entry.found[0] for entry in objects), *inventory_texts(objects, INVENTORY, seed=0)]
         reports = _reports(objects)
-        similarities = encoder.encode_queries(reports) @ encoder.encode(texts, advance).T
-        nearest = np.argsort(-similarities, axis=1, kind="stable")[:, :DEPTH]
-        pairs = [(report, texts[place]) for report, row in zip(reports, nearest, strict=True) for place in row]
+        vectors = [(np.arange(len(texts)), encoder.encode(texts, advance))]
+        _, places = nearest(encoder.encode_queries(reports), vectors, DEPTH)
+        pairs = [(report, texts[place]) for report, row in zip(reports, places, strict=True) for place in row]
         known, logits = graph.halfway(pairs, advance)
     fitted = fit_early_exit(known, logits[:, 0], threshold, DEPTH)
     return fitted if fitted and fitted.pays else None

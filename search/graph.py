@@ -97,6 +97,8 @@ class Graph:
         self.folder = folder
         self.notes = read_notes(folder, model)
         self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
+        if self.notes.processor != (present := processor()):
+            raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {present}; {_MENDED_BY}")
         openvino = import_openvino()
         try:
             core = openvino.Core()
@@ -104,13 +106,11 @@ class Graph:
             wanted = {"INFERENCE_PRECISION_HINT": self.notes.arithmetic, "PERFORMANCE_HINT": "THROUGHPUT"}
             network = core.read_model(folder / GRAPH)
             is_of_pairs = self.notes.width == 1 and "token_type_ids" in self.notes.inputs
-            halves = cut_in_two(network) if is_of_pairs else None
+            halves = cut_in_two(network, openvino) if is_of_pairs else None
             parts = [core.compile_model(part, "CPU", wanted) for part in halves or (network,)]
             streams = parts[0].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {_MENDED_BY}") from error
-        if self.notes.processor != processor():
-            raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {processor()}; {_MENDED_BY}")
         self.hidden_width = int(parts[0].output(0).partial_shape[2].get_length()) if halves else None
         """Of the states between its two parts; None where it is not cut."""
         early = self.notes.early_exit

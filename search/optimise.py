@@ -75,7 +75,7 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
         with FileLock(application.graphs / "lock", timeout=0):
             encoder = _encoder(application.encoder, show)
             made = _reranker(application, threshold, show)
-            if made.notes:
+            if made.notes and made.notes.early_exit_at != threshold.threshold:
                 notes = with_early_exit(Application(application.settings), threshold.threshold, show)
                 made = replace(made, notes=notes)
             return [encoder, made]
@@ -149,12 +149,7 @@ Plain = TypeVar("Plain", BiEncoder, Reranker)
 
 
 def _publish_first(
-    model: Plain,
-    plain: Plain,
-    available: Sequence[Variant],
-    examples: Texts,
-    measure: Measure,
-    show: ShowProgress,
+    model: Plain, plain: Plain, available: Sequence[Variant], examples: Texts, measure: Measure, show: ShowProgress
 ) -> Optimised:
     """Make one variant after the other, until one holds."""
     target = model.graph_folder

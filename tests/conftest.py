@@ -46,10 +46,10 @@ def make_tiny_encoder(folder: Path, seed: int) -> Path:
     return folder / "model"
 
 
-def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1) -> Path:
-    """A cross-encoder that reads 128 tokens, of layers enough to be cut in two."""
+def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1, layers: int = 1) -> Path:
+    """A cross-encoder that reads 128 tokens."""
     torch.manual_seed(seed)
-    config = BertConfig(**TINY | {"num_hidden_layers": 3}, num_labels=num_labels)
+    config = BertConfig(**TINY | {"num_hidden_layers": layers}, num_labels=num_labels)
     BertForSequenceClassification(config).save_pretrained(folder / "plain")
     AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
     CrossEncoder(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))

@@ -34,6 +34,8 @@ def test_every_object_has_two_descriptions_and_two_reports_of_a_natural_length(c
         assert len(entry.lost) >= 2
     assert 90 <= mean(len(text) for entry in objects(corpus) for text in entry.lost) <= 120
     assert 90 <= mean(len(text) for entry in objects(corpus) for text in entry.found) <= 130
+    for split in (Split.VALIDATION, Split.TEST):
+        assert 100 <= mean(len(text) for entry in corpus.objects[split] for text in entry.found) <= 130
     assert 0.14 <= mean(entry.mistake for entry in objects(corpus)) <= 0.20
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_tiny_reranker
 
-from search.conversion import write_notes
+from search.conversion import save_graph, variants, write_notes
 from search.early_exit import EarlyExit, Features, features, fit_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
@@ -31,14 +32,18 @@ def make_pairs(count: int) -> list[tuple[str, str]]:
 PAIRS = make_pairs(100)
 
 
+@pytest.fixture(scope="module")
+def deep_reranker(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
+    """Of three layers, so that it can be cut in two."""
+    return Reranker(str(make_tiny_reranker(tmp_path_factory.mktemp("deep"), seed=1, layers=3)), "cpu")
+
+
 @pytest.fixture
-def folder(graphs: Path, reranker: Reranker, tmp_path: Path) -> Path:
-    """A folder with a copy of the reranker's graph."""
-    copy = tmp_path / "graphs" / reranker.fingerprint[:16]
-    copy.mkdir(parents=True)
-    for file in (graphs / copy.name).iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    return copy
+def folder(deep_reranker: Reranker, tmp_path: Path) -> Path:
+    """A folder with its graph in float32."""
+    folder = tmp_path / "graphs" / deep_reranker.fingerprint[:16]
+    save_graph(deep_reranker, variants(int8=False)[-1], [], folder)
+    return folder
 
 
 def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float | None = None) -> EarlyExit:
@@ -58,10 +63,10 @@ def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float |
     return early
 
 
-def test_a_graph_in_two_parts_answers_as_its_model(folder: Path, reranker: Reranker) -> None:
-    graph = Graph(folder, reranker.fingerprint)
+def test_a_graph_in_two_parts_answers_as_its_model(folder: Path, deep_reranker: Reranker) -> None:
+    graph = Graph(folder, deep_reranker.fingerprint)
     known, logits = graph.halfway(PAIRS)
-    np.testing.assert_allclose(sigmoid(logits[:, 0]), reranker.score_pairs(PAIRS), atol=1e-5)
+    np.testing.assert_allclose(sigmoid(logits[:, 0]), deep_reranker.score_pairs(PAIRS), atol=1e-5)
     assert (graph.hidden_width, known.shape) == (32, (len(PAIRS), 5 * 32))
 
 
@@ -73,14 +78,14 @@ def test_a_graph_of_an_encoder_is_not_cut(graphs: Path, encoder: BiEncoder) -> N
 
 
 def test_pairs_that_leave_early_are_below_the_threshold_and_the_others_as_they_were(
-    folder: Path, reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+    folder: Path, deep_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
-    graph = Graph(folder, reranker.fingerprint)
+    graph = Graph(folder, deep_reranker.fingerprint)
     early = with_exit(folder, graph)
     known, logits = graph.halfway(PAIRS)
     scores = sigmoid(logits[:, 0])
-    fast = Reranker(reranker.name, "cpu", graphs=folder.parent)
+    fast = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
     leaves = early.estimates(known) < early.cut
     assert 30 <= leaves.sum() <= 50
     for least in (early.threshold, (1 + early.threshold) / 2):
@@ -92,10 +97,10 @@ def test_pairs_that_leave_early_are_below_the_threshold_and_the_others_as_they_w
         np.testing.assert_allclose(fast.score_pairs(PAIRS, least=lower), scores, atol=1e-5)
 
 
-def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, reranker: Reranker) -> None:
-    graph = Graph(folder, reranker.fingerprint)
+def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, deep_reranker: Reranker) -> None:
+    graph = Graph(folder, deep_reranker.fingerprint)
     early = with_exit(folder, graph)
-    graph = Graph(folder, reranker.fingerprint)
+    graph = Graph(folder, deep_reranker.fingerprint)
     alone = [graph.run(PAIRS[start:], least=early.threshold) for start in range(8)]
 
     def interrupted(_: int) -> None:
@@ -111,9 +116,10 @@ def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: P
 
 
 def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
-    office: Path, graphs: Path, lostfound: Run, reranker: Reranker
+    office: Path, folder: Path, lostfound: Run, deep_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(graphs, office / "graphs")
+    monkeypatch.setenv("LOSTFOUND_RERANKER", deep_reranker.name)
+    shutil.copytree(folder.parent, office / "graphs")
     lostfound("init")
     for _, found in PAIRS[:40]:
         lostfound("add", found)
@@ -124,8 +130,8 @@ def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
 
     whole = answers("--all")
     middle = float(np.median(list(whole.values())))
-    folder = office / "graphs" / reranker.fingerprint[:16]
-    with_exit(folder, Graph(folder, reranker.fingerprint), share=0.0, threshold=middle)
+    present = office / "graphs" / folder.name
+    with_exit(present, Graph(present, deep_reranker.fingerprint), share=0.0, threshold=middle)
     assert answers("--all") == pytest.approx(whole, abs=1e-4)
     assert answers("--min-score", str(middle - 0.001)) == pytest.approx(
         {name: score for name, score in whole.items() if score >= middle - 0.001}, abs=1e-4
@@ -135,12 +141,12 @@ def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
     assert json.loads(out)["reranker"]["computed by"] == "OpenVINO, float32, 100% leave early"
 
 
-def test_an_early_exit_of_another_width_is_refused(folder: Path, reranker: Reranker) -> None:
-    graph = Graph(folder, reranker.fingerprint)
+def test_an_early_exit_of_another_width_is_refused(folder: Path, deep_reranker: Reranker) -> None:
+    graph = Graph(folder, deep_reranker.fingerprint)
     early = with_exit(folder, graph).model_copy(update={"weights": (0.0,) * 7})
     write_notes(folder, graph.notes.model_copy(update={"early_exit": early}))
     with pytest.raises(ModelError, match="does not fit its early exit"):
-        Graph(folder, reranker.fingerprint)
+        Graph(folder, deep_reranker.fingerprint)
 
 
 def test_features_are_the_first_state_the_means_of_both_texts_their_product_and_distance() -> None:

@@ -15,6 +15,7 @@ from search.benchmark.rounds import Row, alternate, compare, rates
 from search.benchmark.workers import Worker
 from search.encoder import BiEncoder
 from search.errors import BenchmarkError
+from search.index.exact import nearest
 from search.reranker import Reranker
 from search.training.corpus import Split, load_corpus
 
@@ -133,8 +134,8 @@ def _pairs(encoder: BiEncoder) -> list[tuple[str, str]]:
     objects = load_corpus().objects[Split.TEST]
     texts = [text for entry in objects for text in entry.found]
     reports = [entry.lost[number % 2] for number, entry in enumerate(objects[:: len(objects) // REPORTS][:REPORTS])]
-    nearest = np.argsort(-(encoder.encode_queries(reports) @ encoder.encode(texts).T), axis=1)[:, :DEPTH]
-    return [(report, texts[position]) for report, row in zip(reports, nearest, strict=True) for position in row]
+    _, places = nearest(encoder.encode_queries(reports), [(np.arange(len(texts)), encoder.encode(texts))], DEPTH)
+    return [(report, texts[place]) for report, row in zip(reports, places, strict=True) for place in row]
 
 
 def _lengths(reranker: Reranker, pairs: list[tuple[str, str]]) -> list[int]:

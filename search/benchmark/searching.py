@@ -199,7 +199,7 @@ def _agreement(ours: list[Ranking], theirs: list[Ranking]) -> dict[str, Any]:
         "same first": float(np.mean([mine[:1] == others[:1] for mine, others in both])),
         "same shown": float(np.mean([set(mine) == set(others) for mine, others in both])),
         "... in order": float(np.mean([mine == others for mine, others in both])),
-        "in common": sum(len({*mine} & {*others}) for mine, others in both) / max(1, either),
+        "in common": sum(len({*mine} & {*others}) for mine, others in both) / either if either else 1.0,
     }
 
 

@@ -65,12 +65,8 @@ def optimise(json: Json = False) -> None:
 
     for made in run(Application(), progress):
         if json:
-            print_json(
-                {
-                    **asdict(made),
-                    "notes": made.notes.model_dump(exclude={"early_exit": {"weights"}}) if made.notes else None,
-                }
-            )
+            notes = made.notes and made.notes.model_dump(exclude={"early_exit": {"weights"}})
+            print_json({**asdict(made), "notes": notes})
             continue
         told: dict[str, Any] = {"serves": "torch"}
         if made.notes:

@@ -143,11 +143,12 @@ def finetune(
     )
     trainer.remove_callback(PrinterCallback)  # where there is no terminal it would print figures among the answers
     trainer.add_callback(LogWriter(run / LOG_NAME))
-    learnt_from = [weights.detach().clone() for weights in model.parameters()]
+    kept = [weights.detach().clone() for weights in model.parameters() if recipe.kept]
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
-    with torch.no_grad():
-        for weights, before in zip(model.parameters(), learnt_from, strict=True):
-            weights.lerp_(before.to(weights.device), recipe.kept)
+    if kept:
+        with torch.no_grad():
+            for weights, before in zip(model.parameters(), kept, strict=True):
+                weights.lerp_(before.to(weights.device), recipe.kept)
     return model if trainer.is_world_process_zero() else None
 
 
