@@ -76,9 +76,12 @@ def finetune(
 
     Raises:
         ModelError: The base cannot be found.
-        TrainingError: The folder holds a run of another recipe or of other pairs.
+        TrainingError: The folder holds a run of another recipe or of other pairs, or the base has no such dropout,
+            or is to be kept and no reranker.
     """
     base = find_model(recipe.base)
+    if recipe.kept:
+        _require_reranker(base)
     if os.environ.get("RANK", "0") == "0":
         _bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": _digest([*train, *validation])})
     quiet_libraries()
@@ -150,6 +153,12 @@ def finetune(
             for weights, before in zip(model.parameters(), kept, strict=True):
                 weights.lerp_(before.to(weights.device), recipe.kept)
     return model if trainer.is_world_process_zero() else None
+
+
+def _require_reranker(base: Path) -> None:
+    architectures = AutoConfig.from_pretrained(base, local_files_only=True).architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise TrainingError(f"{base} is no reranker, so no share of it can be kept; leave --kept out")
 
 
 def _dropout(base: Path, dropout: float | None) -> dict[str, float]:
