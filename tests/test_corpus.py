@@ -42,7 +42,7 @@ def test_every_object_has_two_descriptions_and_two_reports_of_a_natural_length(c
 def test_no_text_and_no_group_is_in_two_splits(corpus: Corpus) -> None:
     seen: dict[str, Split] = {}
     for split in Split:
-        texts = [text for entry in corpus.objects[split] for text in (*entry.found, *entry.lost)]
+        texts = [text for entry in corpus.objects[split] for text in (*entry.found, *entry.lost, *entry.unlike)]
         texts += [stray.report for stray in corpus.strays[split]]
         for name in [*texts, *{entry.group for entry in corpus.objects[split]}]:
             assert seen.setdefault(name, split) is split, name
@@ -51,7 +51,7 @@ def test_no_text_and_no_group_is_in_two_splits(corpus: Corpus) -> None:
 def test_no_two_objects_share_a_text(corpus: Corpus) -> None:
     owners: dict[str, str] = {}
     for entry in objects(corpus):
-        for text in (*entry.found, *entry.lost):
+        for text in (*entry.found, *entry.lost, *entry.unlike):
             assert owners.setdefault(text, entry.object) == entry.object, text
 
 

@@ -12,7 +12,7 @@ from search.training import metrics
 from search.training.baselines import bm25, pair_similarities
 from search.training.corpus import Corpus, LostObject, SeveralReport, Split, StrayReport, VagueReport
 from search.training.evaluation import Evaluation, Inventory, Queries, Results, by_category, ranks
-from search.training.pairs import Origin, Pair, twin_pairs
+from search.training.pairs import Origin, Pair, contradicting_pairs, twin_pairs
 from search.training.plots import plot_evaluation
 
 
@@ -122,6 +122,19 @@ def test_pairs_and_strays_are_judged_at_the_threshold(
         assert '"no match" for stray reports of a sixth twin' not in judged
 
 
+def test_what_contradicts_a_report_is_to_stay_below_the_threshold(
+    encoder: BiEncoder, reranker: Reranker, things: list[LostObject]
+) -> None:
+    contradicted = [entry.model_copy(update={"unlike": ("a pike", "two hats")}) for entry in things]
+    pairs = contradicting_pairs(contradicted)
+    assert len(pairs) == len(things) * 2 * 2
+    scores = reranker.score_pairs([(pair.lost, pair.found) for pair in pairs])
+    threshold = float(np.median(scores))
+    judged = Evaluation(encoder, reranker, at(threshold), depth=5).contradictions(pairs)
+    assert judged["held back"].value == pytest.approx((scores < threshold).mean())
+    assert 0 < judged["held back"].value < 1
+
+
 def test_vague_reports_and_those_of_several_objects_are_judged_by_what_comes_first(
     encoder: BiEncoder, reranker: Reranker, things: list[LostObject]
 ) -> None:
@@ -171,7 +184,8 @@ def test_the_whole_report_of_a_small_corpus_has_every_section(
     report = Evaluation(encoder, reranker, at(0.5), depth=5).run(corpus, Split.TEST)
     assert list(report.sections) == [
         "mixed pairs", "twin pairs", "searches by BM25", "searches by the bi-encoder", "searches reranked",
-        "recall@1 reranked by category", "no match", "shown matches", "vague reports", "reports of several objects",
+        "recall@1 reranked by category", "no match", "shown matches", "contradictions", "vague reports",
+        "reports of several objects",
     ]  # fmt: skip
     assert report.sections["recall@1 reranked by category"] == {}  # two groups are too few
     assert report.mixed.labels.sum() == 40

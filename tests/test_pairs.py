@@ -19,9 +19,12 @@ def corpus() -> Corpus:
 
 
 def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, encoder: BiEncoder) -> None:
-    objects = corpus.objects[Split.VALIDATION][:50]
+    objects = [
+        entry.model_copy(update={"unlike": (f"no {entry.kind}", f"not {entry.object}")})
+        for entry in corpus.objects[Split.VALIDATION][:50]
+    ]
     strays = corpus.strays[Split.VALIDATION][:10]
-    mix = Mix(foreign=1, stray=2, shortened=2, embellished=2)
+    mix = Mix(foreign=1, stray=2, unlike=1, shortened=2, embellished=2)
     pairs = build_pairs(objects, strays, encoder, mix, seed=1)
     owner = {text: entry for entry in objects for text in (*entry.found, *entry.lost)}
     for pair in pairs:
@@ -37,6 +40,8 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
             case Origin.FOREIGN:
                 assert owner[pair.lost].category != owner[pair.found].category
                 assert pair.label == 0
+            case Origin.UNLIKE:
+                assert (pair.found in owner[pair.lost].unlike, pair.label) == (True, 0)
             case Origin.STRAY:
                 assert (pair.lost in owner, pair.label) == (False, 0)
             case Origin.SHORTENED:
@@ -49,6 +54,7 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
     count = {origin: sum(pair.origin is origin for pair in pairs) for origin in Origin}
     assert (count[Origin.MATCH], count[Origin.TWIN], count[Origin.HARD]) == (200, 300, 300)
     assert (count[Origin.FOREIGN], count[Origin.STRAY], count[Origin.RANDOM]) == (100, 20, 100)
+    assert count[Origin.UNLIKE] == 100
     assert count[Origin.SHORTENED] == 400
     assert count[Origin.EMBELLISHED] > 100
     assert pairs == build_pairs(objects, strays, encoder, mix, seed=1)

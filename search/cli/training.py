@@ -38,7 +38,7 @@ def train(
     hard: Annotated[int, typer.Option(help="Near descriptions of other groups for every report of the corpus.")] = 1,
     foreign: Annotated[int, typer.Option(help="Near descriptions of other categories, likewise.")] = 0,
     groups: Annotated[str, typer.Option(help="First letters of the corpus' groups to learn from; default: all.")] = "",
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; slow on a processor without it.")] = False,
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
     """Fine-tune a reranker; the defaults are the original system's recipe."""

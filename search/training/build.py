@@ -29,7 +29,7 @@ from search.training.recipe import Recipe
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=6, hard=0, random=0, stray=3, shortened=1, embellished=1, with_category=0.2)
+TRAINING_MIX = Mix(twin=6, hard=0, random=0, stray=3, unlike=4, shortened=1, embellished=1, with_category=0.2)
 """The recipe adds hard and foreign negatives."""
 
 CHECKPOINT_PAIRS = 2000
@@ -53,15 +53,12 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
 
     Raises:
         InputFileError: The corpus cannot be read.
-        TrainingError: It has no such groups.
     """
     objects, strays = load_corpus().of(Split.TRAIN)
     if recipe.groups:
         letters = tuple(recipe.groups)
         objects = [entry for entry in objects if entry.group.startswith(letters)]
         strays = [stray for stray in strays if stray.group is None or stray.group.startswith(letters)]
-        if not objects:
-            raise TrainingError(f"groups = {recipe.groups!r}: no group of the corpus for training begins so")
     encoder = BiEncoder(BUILT_IN_ENCODER, device)
     mix = replace(TRAINING_MIX, hard=recipe.hard, foreign=recipe.foreign)
     train = build_pairs(objects, strays, encoder, mix, seed=recipe.seed, draws=recipe.draws)

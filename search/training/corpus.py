@@ -43,6 +43,8 @@ class LostObject(BaseModel):
     """Descriptions by finders: a photo caption, a clerk's note."""
     lost: tuple[str, ...]
     """Reports by the owner."""
+    unlike: tuple[str, ...] = ()
+    """Descriptions of other things, most of them short, that contradict all of the reports in one plain point."""
 
 
 class StrayReport(BaseModel):

@@ -16,7 +16,7 @@ from search.training.baselines import Similarity, bi_encoder, bm25, pair_similar
 from search.training.calibration import probabilities
 from search.training.corpus import Corpus, LostObject, SeveralReport, Split, StrayReport, VagueReport
 from search.training.metrics import Labels, Values
-from search.training.pairs import MIXED, Pair, build_pairs, twin_pairs
+from search.training.pairs import MIXED, Pair, build_pairs, contradicting_pairs, twin_pairs
 from search.training.threshold_fit import DECISION_FIGURES, figure
 from search.types import Advance
 
@@ -128,6 +128,7 @@ class Evaluation:
             "recall@1 reranked by category": by_category(queries, results, inventory),
             "no match": self.no_match(strays, lonely, lonely_results),
             "shown matches": self.shown([(queries, results), (lonely, lonely_results)]),
+            "contradictions": self.contradictions(contradicting_pairs(objects)),
             "vague reports": self.vague(corpus.vague[split], inventory),
             "reports of several objects": self.several(corpus.several[split], inventory),
         }
@@ -214,6 +215,13 @@ class Evaluation:
             "right": figure(metrics.share, groups, labels),
             "calibration error": calibration_figure(labels, probabilities(self.threshold.calibration, scores)),
         }
+
+    def contradictions(self, pairs: Sequence[Pair]) -> Section:
+        """How often a description that contradicts the report in one plain point stays below the threshold."""
+        if not pairs:
+            return {}
+        held_back = np.asarray(self.score_pairs(pairs).scores < self.threshold.threshold, dtype=np.int64)
+        return {"held back": figure(metrics.share, [pair.group for pair in pairs], held_back)}
 
     def vague(self, reports: Sequence[VagueReport], inventory: Inventory) -> Section:
         """How much of the first five is of the group that a vague report fits."""

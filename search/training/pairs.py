@@ -31,6 +31,8 @@ class Origin(StrEnum):
     """Of the hundred nearest descriptions, of another category; by chance where all of them are of the same."""
     RANDOM = "random"
     """Of another group, by chance."""
+    UNLIKE = "unlike"
+    """The description was written to contradict the report in one plain point."""
     STRAY = "stray"
     """The report is of no object of the corpus."""
     SHORTENED = "shortened"
@@ -69,6 +71,7 @@ class Mix:
     random: int = 1
     stray: int = 1
     """Descriptions per stray report: the report's group where it has one, else the nearest."""
+    unlike: int = 0
     shortened: int = 0
     """Matches, and as many hard negatives. A finder leaves out much that an owner tells: that is no contradiction."""
     embellished: int = 0
@@ -165,6 +168,7 @@ def _pairs_of_report(
     pairs += [pair(lost, found, 0, Origin.HARD) for found in _sample(negatives.hard, mix.hard, rng)]
     pairs += [pair(lost, found, 0, Origin.FOREIGN) for found in _sample(negatives.foreign, mix.foreign, rng)]
     pairs += [pair(lost, found, 0, Origin.RANDOM) for found in negatives.far[: mix.random]]
+    pairs += [pair(lost, found, 0, Origin.UNLIKE) for found in _sample(entry.unlike, mix.unlike, rng)]
     pairs += [
         pair(lost, shorten(found, rng), label, Origin.SHORTENED)
         for choices, label in own_and_hard
@@ -198,6 +202,16 @@ def twin_pairs(objects: Sequence[LostObject]) -> list[Pair]:
         if other.group == entry.group
         for lost in entry.lost
         for found in other.found
+    ]
+
+
+def contradicting_pairs(objects: Sequence[LostObject]) -> list[Pair]:
+    """Every report with every description that was written to contradict it; none is a match."""
+    return [
+        Pair(lost, found, 0, Origin.UNLIKE, entry.group)
+        for entry in objects
+        for lost in entry.lost
+        for found in entry.unlike
     ]
 
 
