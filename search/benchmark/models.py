@@ -37,6 +37,9 @@ OTHER_PEERS = (
 
 REPORTS, DEPTH = 5, 100
 
+LONG_ENOUGH = 5.0
+"""Seconds of matrix products."""
+
 
 def reranking(application: Application, own: Path, peers: Path, log: Path, rounds: int) -> list[Row]:
     """Pairs a second on the nearest descriptions of some reports of the test split.
@@ -145,13 +148,19 @@ def _lengths(reranker: Reranker, pairs: list[tuple[str, str]]) -> list[int]:
 
 
 def _matrix_product(precision: str, size: int = 2048, repetitions: int = 20) -> float:
-    """Operations a second of torch's product of two square matrices, the best of some."""
+    """Operations a second of torch's product of two square matrices, the best of some.
+
+    A processor without bfloat16 takes half a minute for one such product: then one is enough.
+    """
     import torch  # noqa: PLC0415  seconds to import
 
     first, second = (torch.randn(size, size).to(getattr(torch, precision)) for _ in range(2))
-    best = float("inf")
+    best, spent = float("inf"), 0.0
     for _ in range(repetitions):
         start = time.perf_counter()
         first @ second
-        best = min(best, time.perf_counter() - start)
+        taken = time.perf_counter() - start
+        best, spent = min(best, taken), spent + taken
+        if spent > LONG_ENOUGH:
+            break
     return 2 * size**3 / best
