@@ -21,9 +21,9 @@ from torch.distributed import is_torchelastic_launched
 from transformers import AutoConfig, TrainerCallback, TrainerState, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from search.errors import TrainingError
+from search.errors import ModelError, TrainingError
 from search.loading import quiet_libraries, resolve_device
-from search.model_folder import find_model, fingerprint
+from search.model_folder import find_model, fingerprint, require_kind
 from search.training.pairs import Pair
 from search.training.recipe import Recipe
 from search.whole_file import write_whole
@@ -156,9 +156,10 @@ def finetune(
 
 
 def _require_reranker(base: Path) -> None:
-    architectures = AutoConfig.from_pretrained(base, local_files_only=True).architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
-        raise TrainingError(f"{base} is no reranker, so no share of it can be kept; leave --kept out")
+    try:
+        require_kind(base, "cross-encoder")
+    except ModelError as error:
+        raise TrainingError(f"{base} is no reranker, so no share of it can be kept; leave --kept out") from error
 
 
 def _dropout(base: Path, dropout: float | None) -> dict[str, float]:

@@ -72,6 +72,7 @@ class Mix:
     stray: int = 1
     """Descriptions per stray report: the report's group where it has one, else the nearest."""
     unlike: int = 0
+    """Of the descriptions that were written to contradict the report, as many as there are up to this."""
     shortened: int = 0
     """Matches, and as many hard negatives. A finder leaves out much that an owner tells: that is no contradiction."""
     embellished: int = 0
