@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import count, repeat
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -57,7 +58,8 @@ class Match:
     score: float
     """The cross-encoder's, in [0, 1]; the threshold is compared with it."""
     probability: float | None
-    """The share of the pairs with such a score that match, in [0, 1]; None where the reranker is not calibrated."""
+    """That it is the lost thing, if at most one of all that pass the threshold is (`Calibration.of_candidates`); None
+    where the reranker is not calibrated."""
     likelihood: Likelihood | None
     """The probability in words."""
     category: str | None
@@ -168,12 +170,14 @@ class SearchPipeline:
             )
             late = [_late_warning(request, len(ranked), len(row))] if len(ranked) < len(row) else []
             passed = [(candidate, score) for candidate, score in ranked if rule.cut is None or score >= rule.cut]
+            said = rule.calibration.of_candidates([score for _, score in passed]) if rule.calibration else repeat(None)
+            shown = zip(count(1), passed[: request.top], said, strict=False)
             answers.append(
                 Answer(
                     query=text,
                     matches=[
-                        _match(rank, found[candidate.item_id], candidate, score, rule.calibration)
-                        for rank, (candidate, score) in enumerate(passed[: request.top], start=1)
+                        _match(rank, found[candidate.item_id], candidate, score, probability)
+                        for rank, (candidate, score), probability in shown
                     ],
                     candidates=len(ranked),
                     retrieved=len(row),
@@ -276,8 +280,7 @@ def _late_warning(request: Request, reranked: int, retrieved: int) -> str:
     return f"the deadline of {request.deadline} ms came after {reranked} of {retrieved} candidates"
 
 
-def _match(rank: int, item: Item, candidate: Candidate, score: float, calibration: Calibration | None) -> Match:
-    probability = calibration.probability(score) if calibration else None
+def _match(rank: int, item: Item, candidate: Candidate, score: float, probability: float | None) -> Match:
     return Match(
         rank=rank,
         reference=item.reference,

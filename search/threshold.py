@@ -1,5 +1,6 @@
 """The fitted decision rule: which scores are a match, and how probable a match is at a score."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -78,8 +79,30 @@ class Calibration(BaseModel):
         return self
 
     def probability(self, score: float) -> float:
-        """The probability of a match, in [0, 1]."""
+        """The probability that a pair matches, looked at alone; in [0, 1]."""
         return float(np.interp(score, self.scores, self.probabilities))
+
+    def of_candidates(self, scores: Sequence[float]) -> list[float]:
+        """How probable it is of each of a search's candidates that it is the lost thing, if at most one is.
+
+        The odds p / (1 - p) that each has alone share the certainty with the 1 that stands for none of them: what is
+        left of independent pairs when no two match at once. So near twins that all look right take from one another.
+
+        Returns:
+            One per score, in [0, 1], together at most 1.
+
+        Example:
+            >>> alone = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
+            >>> [[round(p, 2) for p in alone.of_candidates(scores)] for scores in ([0.9], [0.9, 0.8])]
+            [[0.9], [0.64, 0.29]]
+        """
+        alone = np.minimum(np.interp(scores, self.scores, self.probabilities), _SUREST)
+        odds = alone / (1 - alone)
+        return (odds / (1 + odds.sum())).tolist()  # type: ignore[no-any-return]
+
+
+_SUREST = 1 - 1e-6
+"""A calibration may say 1, whose odds are infinite."""
 
 
 class Threshold(BaseModel):

@@ -98,8 +98,9 @@ def test_what_is_shown_is_judged_with_the_strays(
     lonely = Results(np.array([[5, 6]]), np.array([[0.9, 0.6]]))
     shown = Evaluation(encoder, reranker, at(0.65), depth=2).shown([(own, found), (stray, lonely)])
     assert shown["right"].value == pytest.approx(1 / 3, abs=1e-4)
-    # bin 9: two at 0.9, one of them right; bin 7: one at 0.7, wrong
-    assert shown["calibration error"].value == pytest.approx((2 * 0.4 + 0.7) / 3, abs=1e-4)
+    # odds of 9 and 7/3, and 1 for none of the two; then 0.9 alone
+    right, wrong = 9 / (10 + 7 / 3), 7 / 3 / (10 + 7 / 3)
+    assert shown["calibration error"].value == pytest.approx((1 - right + wrong + 0.9) / 3, abs=1e-4)
     assert shown["calibration error"].low is None
     assert Evaluation(encoder, reranker, at(0.95), depth=2).shown([(own, found)]) == {}
 

@@ -153,9 +153,12 @@ def test_below_the_threshold_there_is_no_match_unless_asked_for(
     scores = sorted((match.score for match in pipeline.search("umbrella", ALL).matches), reverse=True)
     passing = pipeline.search("umbrella", Request(min_score=scores[1]))
     assert (len(passing.matches), passing.below_threshold) == (2, 3)
-    for match in passing.matches:
-        assert match.probability == pytest.approx(match.score / 0.99 / 2, abs=1e-6)
-        assert match.likelihood is Likelihood.of(match.probability)
+    alone = [match.score / 0.99 / 2 for match in passing.matches]
+    odds = [p / (1 - p) for p in alone]
+    assert [match.probability for match in passing.matches] == pytest.approx([one / (1 + sum(odds)) for one in odds])
+    assert all(match.likelihood is Likelihood.of(match.probability or 0) for match in passing.matches)
+    first = pipeline.search("umbrella", Request(min_score=scores[1], top=1)).matches
+    assert first[0].probability == passing.matches[0].probability  # what is left out counts too
 
 
 def test_a_threshold_of_other_weights_is_refused(

@@ -3,6 +3,8 @@
 import json
 import resource
 import shutil
+from itertools import product
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,21 @@ def test_a_higher_score_is_never_less_probable(rows: list[tuple[bool, float]]) -
         calibrated = probabilities(fit(labels, scores), np.linspace(0, 1, 201))
         assert (np.diff(calibrated) >= 0).all()
         assert 0 <= calibrated.min() <= calibrated.max() <= 1
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=6))
+def test_candidates_of_which_at_most_one_matches_are_as_probable_as_all_worlds_say(alone: list[float]) -> None:
+    worlds = [world for world in product((0, 1), repeat=len(alone)) if sum(world) <= 1]
+    weights = [prod(p if is_it else 1 - p for p, is_it in zip(alone, world, strict=True)) for world in worlds]
+    expected = np.array(weights) @ np.array(worlds) / sum(weights)
+    as_they_are = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
+    assert as_they_are.of_candidates(alone) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_candidates_that_are_certain_alone_share_the_certainty() -> None:
+    certain = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
+    assert certain.of_candidates([]) == []
+    assert certain.of_candidates([1, 1, 0]) == pytest.approx([0.5, 0.5, 0], abs=1e-5)
 
 
 def test_calibration_error_and_brier_score_are_those_by_hand() -> None:

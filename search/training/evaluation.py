@@ -200,9 +200,12 @@ class Evaluation:
         is_shown = [results.scores >= self.threshold.threshold for _, results in searches]
         right = [results.hits(queries)[chosen] for (queries, results), chosen in zip(searches, is_shown, strict=True)]
         labels = np.concatenate(right).astype(np.int64)
-        scores = np.concatenate(
-            [results.scores[chosen] for (_, results), chosen in zip(searches, is_shown, strict=True)]
-        )
+        said = [
+            probability
+            for (_, results), chosen in zip(searches, is_shown, strict=True)
+            for row, shown in zip(results.scores, chosen, strict=True)
+            for probability in self.threshold.calibration.of_candidates(row[shown])
+        ]
         groups = [
             group
             for (queries, _), chosen in zip(searches, is_shown, strict=True)
@@ -213,7 +216,7 @@ class Evaluation:
             return {}
         return {
             "right": figure(metrics.share, groups, labels),
-            "calibration error": calibration_figure(labels, probabilities(self.threshold.calibration, scores)),
+            "calibration error": calibration_figure(labels, np.array(said)),
         }
 
     def contradictions(self, pairs: Sequence[Pair]) -> Section:
