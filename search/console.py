@@ -143,10 +143,14 @@ def _found(match: Match) -> str:
 
 def _explanation(answer: Answer) -> str:
     if not answer.candidates:
-        return "No item fits the filters."
-    if answer.threshold is None:
-        return f"{answer.candidates} candidates compared, none hidden."
-    hidden = (
-        f"{answer.below_threshold} of {answer.candidates} candidates are below the threshold {answer.threshold:.2f}"
+        return "There is no item to compare."
+    passing = answer.candidates - answer.below_threshold
+    more = (
+        f" The best {len(answer.matches)} are shown, --top {passing} shows all."
+        if passing > len(answer.matches)
+        else ""
     )
-    return f"{hidden}; --all shows them." if answer.below_threshold else f"{hidden}."
+    if answer.threshold is None:
+        return f"{answer.candidates} candidates compared, no threshold.{more}"
+    below = f"{answer.below_threshold} of {answer.candidates} candidates are below the threshold {answer.threshold:.2f}"
+    return f"{below}; --all shows them.{more}" if answer.below_threshold else f"{below}.{more}"

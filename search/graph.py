@@ -242,8 +242,11 @@ def read_notes(folder: Path, model: str) -> GraphNotes:
 
 
 def reading_tokenizer(folder: Path, max_length: int) -> Tokenizer:
-    """The tokenizer of a graph's folder, which cuts what is longer than the model reads."""
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    """The tokenizer of a graph's folder, which cuts what is longer than the model reads; it may raise ModelError."""
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the package raises nothing more special
+        raise ModelError(f"{folder / TOKENIZER} cannot be read: {error}; {_MENDED_BY}") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer

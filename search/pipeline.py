@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import count, repeat
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -14,7 +13,7 @@ from search.errors import DatabaseError, ModelError, QueryError
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
-from search.threshold import Calibration, Likelihood, is_passed_over, load_threshold, require_precision
+from search.threshold import Likelihood, Threshold, is_passed_over, load_threshold, require_precision
 from search.types import Advance
 from storage import items
 from storage.database import Database
@@ -36,8 +35,8 @@ class Request:
     """Keep what is below the threshold."""
     filters: Filters = field(default_factory=Filters)
     deadline: int | None = None
-    """Milliseconds after which no further candidates are reranked, the most similar having come first; the first few
-    are in any case. For queries that are answered together it bounds the time of all."""
+    """Milliseconds, once the models are loaded, after which no further candidates are reranked, the most similar having
+    come first; the first few are in any case. For queries that are answered together it bounds the time of all."""
 
 
 ROUND_PAIRS = 32
@@ -58,8 +57,8 @@ class Match:
     score: float
     """The cross-encoder's, in [0, 1]; the threshold is compared with it."""
     probability: float | None
-    """That it is the lost thing, if at most one of all that pass the threshold is (`Calibration.of_candidates`); None
-    where the reranker is not calibrated."""
+    """That it is the lost thing, if at most one of all that reach the fitted threshold is, shown or not
+    (`Calibration.of_candidates`); None where the reranker is not calibrated."""
     likelihood: Likelihood | None
     """The probability in words."""
     category: str | None
@@ -130,10 +129,9 @@ class SearchPipeline:
 
         Raises:
             QueryError: A query is empty or not UTF-8, or the request is out of range.
-            FingerprintError: No item has a vector of this encoder, or the threshold is another reranker's.
+            FingerprintError: No held item has a vector of this encoder, or the threshold is another reranker's.
             DatabaseError: The database cannot be read.
         """
-        started = time.monotonic()
         request = _checked(request or Request())
         rule = self._rule(request)
         cut = [self._encoder.cut(clean_query(query)) for query in queries]
@@ -145,6 +143,8 @@ class SearchPipeline:
                 raise QueryError(
                     f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words"
                 )
+        self._reranker.load()
+        started = time.monotonic()
         vectors = self._encoder.encode_queries(texts)
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
@@ -168,16 +168,15 @@ class SearchPipeline:
                 zip(row, row_scores, strict=False),  # a deadline leaves out the last
                 key=lambda scored: (-scored[1], -scored[0].similarity, scored[0].item_id),
             )
-            late = [_late_warning(request, len(ranked), len(row))] if len(ranked) < len(row) else []
+            late = _late_warning(request, len(ranked), len(row))
             passed = [(candidate, score) for candidate, score in ranked if rule.cut is None or score >= rule.cut]
-            said = rule.calibration.of_candidates([score for _, score in passed]) if rule.calibration else repeat(None)
-            shown = zip(count(1), passed[: request.top], said, strict=False)
+            said = rule.fitted.probabilities([score for _, score in ranked]) if rule.fitted else [None] * len(ranked)
+            shown = list(zip(passed, said, strict=False))[: request.top]
             answers.append(
                 Answer(
                     query=text,
                     matches=[
-                        _match(rank, found[candidate.item_id], candidate, score, probability)
-                        for rank, (candidate, score), probability in shown
+                        _match(rank, found[c.item_id], c, score, p) for rank, ((c, score), p) in enumerate(shown, 1)
                     ],
                     candidates=len(ranked),
                     retrieved=len(row),
@@ -224,7 +223,7 @@ class SearchPipeline:
             if fitted is not None:
                 require_precision(fitted, self._reranker)
                 warnings = self._passed_over_warning()
-                return _Rule(fitted.threshold if is_fitted_cut else cut, fitted.calibration, warnings)
+                return _Rule(fitted.threshold if is_fitted_cut else cut, fitted, warnings)
         except ModelError as error:
             if is_fitted_cut:
                 raise
@@ -246,7 +245,7 @@ class _Rule:
     """Which candidates are shown, and how probable they are said to be."""
 
     cut: float | None
-    calibration: Calibration | None
+    fitted: Threshold | None
     warnings: list[str]
 
 
@@ -276,8 +275,9 @@ def _cut_warning(text: str, was_cut: bool) -> list[str]:
     return [f"the query is longer than the model reads; only its first {len(text)} characters count"] if was_cut else []
 
 
-def _late_warning(request: Request, reranked: int, retrieved: int) -> str:
-    return f"the deadline of {request.deadline} ms came after {reranked} of {retrieved} candidates"
+def _late_warning(request: Request, reranked: int, retrieved: int) -> list[str]:
+    late = f"the deadline of {request.deadline} ms came after {reranked} of {retrieved} candidates"
+    return [late] if reranked < retrieved else []
 
 
 def _match(rank: int, item: Item, candidate: Candidate, score: float, probability: float | None) -> Match:

@@ -69,6 +69,15 @@ class Reranker(Model):
             raise ModelError(f"the reranker {self.folder} returned scores that are no numbers; its weights are damaged")
         return scores
 
+    def load(self) -> None:
+        """Load the model now, not with the first pairs.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        if not self.graph:
+            self._model()
+
     def _predict(self, batch: list[tuple[str, str]]) -> Scores:
         import torch  # noqa: PLC0415  seconds to import
 

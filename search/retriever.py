@@ -62,7 +62,7 @@ class Retriever:
             A session at the moment of which the answer is true, and the answer.
 
         Raises:
-            FingerprintError: None of the held items has a vector of this encoder.
+            FingerprintError: Held items are searched, and none has a vector of this encoder.
             DatabaseError: The database cannot be read, or a stored vector is damaged.
         """
         encoder, dim = self._encoder.fingerprint, queries.shape[1]
@@ -77,7 +77,10 @@ class Retriever:
                 warnings = [*self._generations.take_notes(), *_advice(current.index)]
             among = None if filters == HELD else items.select_ids(source.session, filters)
             found = current.index.search(queries, min(depth, max(1, len(current.index))), source, among)
-            yield source.session, Retrieval(_candidates(*found), len(current.without_vector), warnings)
+            without = len(current.without_vector)
+            if without and filters != HELD:
+                without = vectors.count_without(source.session, encoder, filters)
+            yield source.session, Retrieval(_candidates(*found), without, warnings)
 
     def _catch_up(self, stack: ExitStack, dim: int) -> tuple[StoredVectors, CurrentIndex]:
         """What the stack's session sees: the stored vectors, and the index at the very same moment.

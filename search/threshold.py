@@ -82,23 +82,30 @@ class Calibration(BaseModel):
         """The probability that a pair matches, looked at alone; in [0, 1]."""
         return float(np.interp(score, self.scores, self.probabilities))
 
-    def of_candidates(self, scores: Sequence[float]) -> list[float]:
+    def of_candidates(self, scores: Sequence[float], least: float) -> list[float]:
         """How probable it is of each of a search's candidates that it is the lost thing, if at most one is.
 
         The odds p / (1 - p) that each has alone share the certainty with the 1 that stands for none of them: what is
         left of independent pairs when no two match at once. So near twins that all look right take from one another.
 
+        Args:
+            scores: n of them.
+            least: Only candidates with this score or a higher one take from the others; the many that are hopeless
+                would be too much together.
+
         Returns:
-            One per score, in [0, 1], together at most 1.
+            One per score, in [0, 1], never falling with the score; of those from `least` on together at most 1.
 
         Example:
             >>> alone = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
-            >>> [[round(p, 2) for p in alone.of_candidates(scores)] for scores in ([0.9], [0.9, 0.8])]
-            [[0.9], [0.64, 0.29]]
+            >>> [[round(p, 2) for p in alone.of_candidates(scores, 0.5)] for scores in ([0.9, 0.2], [0.9, 0.8])]
+            [[0.9, 0.02], [0.64, 0.29]]
         """
-        alone = np.minimum(np.interp(scores, self.scores, self.probabilities), _SUREST)
+        found = np.array(scores)
+        alone = np.minimum(np.interp(found, self.scores, self.probabilities), _SUREST)
         odds = alone / (1 - alone)
-        return (odds / (1 + odds.sum())).tolist()  # type: ignore[no-any-return]
+        rivals = odds[found >= least].sum() + np.where(found >= least, 0, odds)
+        return (odds / (1 + rivals)).tolist()  # type: ignore[no-any-return]
 
 
 _SUREST = 1 - 1e-6
@@ -126,6 +133,10 @@ class Threshold(BaseModel):
     """Of the arithmetic that it was fitted in, e.g. `float32`."""
     flipped: dict[str, float]
     """By other precision: the share of the pairs that it puts on the other side of the threshold."""
+
+    def probabilities(self, scores: Sequence[float]) -> list[float]:
+        """How probable it is of each candidate that it is the lost thing; see `Calibration.of_candidates`."""
+        return self.calibration.of_candidates(scores, self.threshold)
 
     def save(self, path: Path) -> None:
         """Write the file; an earlier one is replaced as a whole.

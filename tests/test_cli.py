@@ -63,7 +63,8 @@ def test_a_search_prints_a_table_for_a_person(stocked: Run) -> None:
     assert code == 0
     assert "a [red] hat" in out
     assert sum(f"H-{number}" in out for number in (1, 2, 3)) == 2
-    assert "3 candidates compared" in out
+    assert "3 candidates compared, no threshold. The best 2 are shown, --top 3 shows all." in " ".join(out.split())
+    assert "--top" not in stocked("search", "hat")[1]
     assert "no threshold is fitted" in error
 
 
@@ -73,7 +74,7 @@ def test_no_match_is_an_answer_and_no_error(stocked: Run) -> None:
     assert "No match for: hat" in out
     assert "--all shows them" in out
     assert json.loads(stocked("search", "hat", "--min-score", "1", "--json")[1])["matches"] == []
-    assert "No item fits the filters." in stocked("search", "hat", "--office", "Nowhere", "--all")[1]
+    assert "There is no item to compare." in stocked("search", "hat", "--office", "Nowhere", "--all")[1]
 
 
 def test_a_file_of_queries_is_answered_line_by_line(stocked: Run, tmp_path: Path) -> None:
@@ -88,6 +89,8 @@ def test_a_file_of_queries_is_answered_line_by_line(stocked: Run, tmp_path: Path
     assert [match["reference"] for match in answers[69]["matches"]] == [
         match["reference"] for match in alone["matches"]
     ]
+    hurried = stocked("search", "--queries", str(path), "--json", "--all", "--deadline", "1")[1].splitlines()
+    assert [json.loads(line)["candidates"] for line in hurried] == [3] * 70  # each has its own time
     assert set(answers[0]["matches"][0]) >= {"reference", "item_id", "description", "similarity", "score", "rank"}
 
 
@@ -179,6 +182,7 @@ def test_answers_reach_stdout_while_a_progress_bar_is_drawn(
         (("search", ""), 1, "the query is empty"),
         (("search", "  "), 1, "the query is empty"),
         (("search",), 2, "--queries FILE"),
+        (("search", "hat", "--all", "--min-score", "0.5"), 2, "give one of them"),
         (("search", "hat", "--top", "0"), 2, "--top"),
         (("search", "hat", "--depth", "0"), 2, "--depth"),
         (("search", "hat", "--min-score", "2"), 2, "--min-score"),

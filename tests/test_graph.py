@@ -139,7 +139,10 @@ def test_graphs_are_made_once_for_a_model_and_its_threshold(
     assert reranker["notes"]["figures"]["flipped"] < MOST_FLIPPED
     assert reranker["notes"]["early_exit_at"] == 0.51
     assert [made["is_new"] for made in optimise()] == [False, False]
+    assert "graph" not in json.loads(lostfound("status", "--json")[1])["threshold"]
     with_threshold(folder, 0.5)
+    advice = json.loads(lostfound("status", "--json")[1])["threshold"]["graph"]
+    assert advice == "measured at 0.5100; `lostfound optimise` measures it anew"
     encoder, again = optimise()
     # A threshold that was fitted in float32 holds for a graph in float32 as it is.
     assert (encoder["is_new"], again["is_new"]) == (False, reranker["notes"]["precision"] != "float32")

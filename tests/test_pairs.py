@@ -46,8 +46,8 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
                 assert (pair.lost in owner, pair.label) == (False, 0)
             case Origin.SHORTENED:
                 same_start = [text for text in owner if text.startswith(re.split(r"[,;.]", pair.found)[0])]
-                is_own = any(owner[text] == owner[pair.lost] for text in same_start)
-                assert is_own or pair.label == 0
+                is_own = {owner[text] == owner[pair.lost] for text in same_start}
+                assert bool(pair.label) in is_own
             case Origin.EMBELLISHED:
                 (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + " with "))
                 assert (owner[report] == owner[pair.found]) == bool(pair.label)
@@ -77,6 +77,20 @@ def test_more_draws_are_the_same_matches_with_other_negatives(corpus: Corpus, en
     matches = [{(p.lost, p.found) for p in pairs if p.label} for pairs in (once, twice)]
     assert matches[0] == matches[1]
     assert len({(p.lost, p.found) for p in twice}) > 1.3 * len({(p.lost, p.found) for p in once})
+
+
+def test_reports_that_match_one_description_are_held_out_together(tmp_path: Path) -> None:
+    rows = [
+        (f"report {number} of {thing}", f"thing {found}", int(found == thing))
+        for thing in range(20)
+        for number in range(3)
+        for found in (thing, (thing + 1) % 20)
+    ]
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence_0,sentence_1,label\n" + "".join(f"{','.join(map(str, row))}\n" for row in rows))
+    train, held = hold_out(read_pairs(path, tmp_path / "rejects.jsonl")[0], seed=3)
+    assert (len(held), len({pair.group for pair in held})) == (12, 2)
+    assert not {pair.found for pair in train if pair.label} & {pair.found for pair in held if pair.label}
 
 
 def test_a_tenth_of_the_reports_is_held_out_and_none_is_on_both_sides(own_pairs: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import with_threshold
 
@@ -153,12 +154,27 @@ def test_below_the_threshold_there_is_no_match_unless_asked_for(
     scores = sorted((match.score for match in pipeline.search("umbrella", ALL).matches), reverse=True)
     passing = pipeline.search("umbrella", Request(min_score=scores[1]))
     assert (len(passing.matches), passing.below_threshold) == (2, 3)
-    alone = [match.score / 0.99 / 2 for match in passing.matches]
-    odds = [p / (1 - p) for p in alone]
-    assert [match.probability for match in passing.matches] == pytest.approx([one / (1 + sum(odds)) for one in odds])
-    assert all(match.likelihood is Likelihood.of(match.probability or 0) for match in passing.matches)
-    first = pipeline.search("umbrella", Request(min_score=scores[1], top=1)).matches
-    assert first[0].probability == passing.matches[0].probability  # what is left out counts too
+    for match in passing.matches:
+        assert match.probability == pytest.approx(match.score / 0.99 / 2, abs=1e-6)
+        assert match.likelihood is Likelihood.of(match.probability)
+
+
+def test_how_probable_a_match_is_depends_on_its_rivals_and_not_on_what_is_shown(
+    database: Database, encoder: BiEncoder, reranker_folder: Path, umbrellas: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "reranker"
+    shutil.copytree(reranker_folder, folder)
+    scores = [
+        match.score for match in SearchPipeline(database, encoder, Reranker(str(folder))).search("umbrella").matches
+    ]
+    fitted = Reranker(str(with_threshold(folder, scores[2])), "cpu")
+    pipeline = SearchPipeline(database, encoder, fitted)
+    odds = [p / (1 - p) for score in scores for p in [np.interp(score, (0, scores[2], 1), (0, 0.5, 1))]]
+    rivals = sum(odds[:3])
+    expected = [one / (1 + rivals) for one in odds[:3]] + [one / (1 + rivals + one) for one in odds[3:]]
+    for request in (Request(), ALL, Request(min_score=scores[0]), Request(top=1), Request(min_score=0)):
+        matches = pipeline.search("umbrella", request).matches
+        assert [match.probability for match in matches] == pytest.approx(expected[: len(matches)], abs=1e-5)
 
 
 def test_a_threshold_of_other_weights_is_refused(

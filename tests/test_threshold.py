@@ -112,13 +112,23 @@ def test_candidates_of_which_at_most_one_matches_are_as_probable_as_all_worlds_s
     weights = [prod(p if is_it else 1 - p for p, is_it in zip(alone, world, strict=True)) for world in worlds]
     expected = np.array(weights) @ np.array(worlds) / sum(weights)
     as_they_are = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
-    assert as_they_are.of_candidates(alone) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert as_they_are.of_candidates(alone, 0) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_candidates_that_are_certain_alone_share_the_certainty() -> None:
     certain = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
-    assert certain.of_candidates([]) == []
-    assert certain.of_candidates([1, 1, 0]) == pytest.approx([0.5, 0.5, 0], abs=1e-5)
+    assert certain.of_candidates([], 0) == []
+    assert certain.of_candidates([1, 1, 0], 0) == pytest.approx([0.5, 0.5, 0], abs=1e-5)
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.floats(0, 1))
+def test_hopeless_candidates_take_nothing_from_the_others(scores: list[float], least: float) -> None:
+    as_they_are = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
+    said = dict(zip(scores, as_they_are.of_candidates(scores, least), strict=True))
+    good = [score for score in scores if score >= least]
+    assert [said[score] for score in good] == as_they_are.of_candidates(good, least)
+    assert sum(as_they_are.of_candidates(good, least)) <= 1
+    assert [said[score] for score in sorted(scores)] == sorted(said[score] for score in scores)
 
 
 def test_calibration_error_and_brier_score_are_those_by_hand() -> None:

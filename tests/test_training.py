@@ -42,6 +42,8 @@ def test_batches_hold_similar_lengths_and_each_pair_once_per_epoch() -> None:
         assert np.mean([np.ptp([len(pairs[index].lost) for index in batch]) for batch in batches]) < 30
         epochs.append(batches)
     assert epochs[0] != epochs[1]
+    together = SimilarLengths(as_dataset(pairs), batch_size=16, drop_last=True, seed=3)
+    assert [len(batch) for batch in together] == [16] * len(together) == [16] * 62
 
 
 def test_an_exported_model_scores_as_before_in_half_the_space(reranker_folder: Path, tmp_path: Path) -> None:
@@ -146,10 +148,10 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: P
 
 def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: Path, lostfound: Run) -> None:
     alike = tmp_path / "alike.jsonl"
-    rows = [{"sentence_0": f"hat {n}", "sentence_1": "a hat", "label": 1} for n in range(20)]
+    rows = [{"sentence_0": f"hat {n}", "sentence_1": f"a hat with {n} marks", "label": 1} for n in range(20)]
     alike.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "two.csv").write_text(
-        "sentence_0,sentence_1,label\n" + "".join(f"hat {n},a hat,{label}\n" for n in range(20) for label in (0, 1))
+        "sentence_0,sentence_1,label\n" + "".join(f"hat {n},a hat with {n} marks,{label}\n" for n in range(20) for label in (0, 1))
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "README.md").write_text("mine")
@@ -164,7 +166,9 @@ def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: 
             "--draws, --hard, --foreign and --groups are for the corpus",
         ),
         (("model", "--pairs", str(tmp_path / "two.csv"), "--checkpoints", "/dev/null/run"), 1, "/dev/null/run cannot"),
+        (("model", "--base", "no-such-base"), 1, "no-such-base"),
         (("model", "--seed", "-1"), 1, "seed = -1"),
+        (("model", "--epochs", "inf"), 1, "epochs = inf"),
         (("model", "--learning-rate", "inf"), 1, "learning_rate = inf"),
     ):
         result = lostfound("train", *arguments)

@@ -105,7 +105,8 @@ def encoding(application: Application, own: Path, log: Path, rounds: int) -> lis
 
         seconds = alternate({OURS: ours, theirs_name: theirs}, rounds)
     rows = [Row("encoding", name, rates(taken, len(texts), "texts")) for name, taken in seconds.items()]
-    rows[0].figures["lowest cosine"] = float((vectors[OURS] * vectors[theirs_name]).sum(axis=1).min())
+    if theirs_name in vectors:
+        rows[0].figures["lowest cosine"] = float((vectors[OURS] * vectors[theirs_name]).sum(axis=1).min())
     return compare(rows, "texts/s", theirs_name)
 
 

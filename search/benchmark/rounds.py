@@ -57,10 +57,10 @@ def rates(seconds: list[float] | str, count: int, what: str) -> Figures:
 
 def compare(rows: list[Row], what: str, with_: str) -> list[Row]:
     """The rows, each with its rate as a multiple of that of the row `with_`."""
-    (base,) = [row.figures[what] for row in rows if row.name == with_]
+    base = {row.name: row.figures for row in rows}[with_].get(what)
     return [
         Row(row.section, row.name, row.figures | {"ratio": float(row.figures[what]) / float(base)})
-        if what in row.figures
+        if base is not None and what in row.figures
         else row
         for row in rows
     ]

@@ -23,7 +23,8 @@ def search(
     show_all: Annotated[bool, typer.Option("--all", help="Also what is below the threshold.")] = False,
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Threshold in place of the fitted one.")] = None,
     deadline: Annotated[
-        int | None, typer.Option(min=1, help="Milliseconds after which the most similar candidates must do.")
+        int | None,
+        typer.Option(min=1, help="Milliseconds after which the most similar candidates must do, for each query."),
     ] = None,
     office: OnlyOffice = None,
     category: OnlyCategory = None,
@@ -35,6 +36,8 @@ def search(
     """Find the item that somebody describes."""
     if (query is None) == (queries is None):
         raise typer.BadParameter("give either a description or --queries FILE")
+    if show_all and min_score is not None:
+        raise typer.BadParameter("--all hides nothing, --min-score hides what is below; give one of them")
     from search.application import Application
     from search.console import answer_as_json, print_answer, print_json, progress
     from search.item_input import parse_day
@@ -70,7 +73,8 @@ def search(
     records = read_records(QueryRecord, queries or Path())
     warned: set[str] = set()
     with progress("Searching", len(records)) as advance:
-        for batch in chunks(records, QUERIES_PER_BATCH):
+        # Queries that are answered together would share the time.
+        for batch in chunks(records, QUERIES_PER_BATCH if deadline is None else 1):
             answers = application.pipeline.search_many([record.text for record in batch], request)
             advance(len(batch))
             for record, answer in zip(batch, answers, strict=True):

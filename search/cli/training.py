@@ -44,6 +44,7 @@ def train(
     """Fine-tune a reranker; the defaults are the original system's recipe."""
     require_extra("train")
     from search.console import out, progress
+    from search.model_folder import find_model
     from search.settings import load_settings
     from search.training.build import (
         corpus_data,
@@ -66,6 +67,7 @@ def train(
         groups=groups, bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
+    find_model(recipe.base)
     device = load_settings().device
     if pairs is None:
         data = corpus_data(recipe, device)
@@ -92,9 +94,11 @@ def calibrate(
     """Fit this office's threshold and calibration for the reranker of the settings, on this machine's precision."""
     if at is not None and policy in (PolicyChoice.BEST_F1, PolicyChoice.BEST_ACCURACY):
         raise typer.BadParameter(f"--at goes with --policy precision or recall, the policy is {policy}")
+    if at is not None and not 0 <= at <= 1:  # nan passes the range above
+        raise typer.BadParameter(f"--at is {at}, it must lie between 0 and 1")
     require_extra("train")
     from search.application import Application
-    from search.console import print_fields, print_json, progress
+    from search.console import print_fields, print_json, progress, warn
     from search.reranker import Reranker
     from search.training.build import CORPUS_NAME
     from search.training.pairs import validation_pairs
@@ -117,6 +121,8 @@ def calibrate(
             advance=advance,
         )
     fitted.save(application.threshold_file)
+    if reranker.graph and reranker.graph.notes.early_exit_at != fitted.threshold:
+        warn("run `lostfound optimise` too: the graph was measured at another threshold, and no pair leaves it early")
     if json:
         print_json({"file": str(application.threshold_file), **fitted.model_dump()})
     else:
@@ -170,7 +176,7 @@ def _read(path: Path) -> "list[Pair]":
     from search.console import warn
     from search.training.pair_file import read_pairs
 
-    target = path.with_name(f"{path.name}.rejects.jsonl")
+    target = path.parent / f"{path.name}.rejects.jsonl"
     pairs, rejected = read_pairs(path, target)
     if rejected:
         warn(f"{rejected} rows of {path} are no pairs and were left out; see {target}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 
 from search.encoder import BiEncoder
@@ -103,7 +104,7 @@ def _alone_in(run: Path) -> Iterator[None]:
         raise TrainingError(
             f"another process is training in {run}; wait for it, or name another folder with --checkpoints"
         ) from None
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{run} cannot be written: {error}; free some space and run the same command, or name another folder with "
             "--checkpoints"
@@ -156,6 +157,6 @@ def finish_reranker(
         threshold.save(partial / FILE_NAME)
         write_card(partial, output.name, recipe, data.source, data.train, data.validation, threshold, run / LOG_NAME)
         partial.replace(output)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainingError(f"{output} cannot be written: {error}; free some space and run the same command") from error
     return Reranker(str(output), device)

@@ -204,7 +204,7 @@ class Evaluation:
             probability
             for (_, results), chosen in zip(searches, is_shown, strict=True)
             for row, shown in zip(results.scores, chosen, strict=True)
-            for probability in self.threshold.calibration.of_candidates(row[shown])
+            for probability in self.threshold.probabilities(row[shown].tolist())
         ]
         groups = [
             group

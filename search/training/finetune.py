@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -55,6 +56,8 @@ class SimilarLengths(DefaultBatchSampler):
         for start in range(0, len(order), pool):
             near = sorted(order[start : start + pool], key=self._lengths.__getitem__)
             batches += [near[at : at + self.batch_size] for at in range(0, len(near), self.batch_size)]
+        if self.drop_last:  # processes that train together take equal batches
+            batches = [batch for batch in batches if len(batch) == self.batch_size]
         for index in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[index]
 
@@ -75,7 +78,7 @@ def finetune(
         The best checkpoint, in float32; None in the processes beside the first that `accelerate launch` starts.
 
     Raises:
-        ModelError: The base cannot be found.
+        ModelError: The base cannot be found or loaded.
         TrainingError: The folder holds a run of another recipe or of other pairs, or the base has no such dropout,
             or is to be kept and no reranker.
     """
@@ -87,21 +90,7 @@ def finetune(
     quiet_libraries()
     set_seed(recipe.seed)
     device = resolve_device(device)
-    model: CrossEncoder = CrossEncoder(
-        str(base),
-        device=device,
-        num_labels=1,
-        max_length=recipe.max_length,
-        local_files_only=True,
-        model_kwargs={
-            # as a base may be saved in half precision, and beside a pickle
-            "dtype": torch.float32,
-            "use_safetensors": True,
-            # On a CPU the gradient of the fused kernel is slow: 53 pairs a second, 70 without it (two cores).
-            "attn_implementation": "eager" if device == "cpu" else "sdpa",
-        },
-        config_kwargs=_dropout(base, recipe.dropout),
-    )
+    model = _load(base, recipe, device)
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
         [int(pair.is_match) for pair in validation],
@@ -155,6 +144,28 @@ def finetune(
     return model if trainer.is_world_process_zero() else None
 
 
+def _load(base: Path, recipe: Recipe, device: str) -> CrossEncoder:
+    dropout = _dropout(base, recipe.dropout)
+    try:
+        return CrossEncoder(
+            str(base),
+            device=device,
+            num_labels=1,
+            max_length=recipe.max_length,
+            local_files_only=True,
+            model_kwargs={
+                # as a base may be saved in half precision, and beside a pickle
+                "dtype": torch.float32,
+                "use_safetensors": True,
+                # On a CPU the gradient of the fused kernel is slow: 53 pairs a second, 70 without it (two cores).
+                "attn_implementation": "eager" if device == "cpu" else "sdpa",
+            },
+            config_kwargs=dropout,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{base} is no model that can be trained: {error}") from error
+
+
 def _require_reranker(base: Path) -> None:
     try:
         require_kind(base, "cross-encoder")
@@ -203,7 +214,8 @@ def _bind(run: Path, made_from: dict[str, Any]) -> None:
     """A run goes on with the recipe, base and pairs that it began with."""
     path = run / "run.json"
     try:
-        begun = json.loads(path.read_bytes()) if path.exists() else None
+        # Where nothing was saved yet there is nothing to go on with.
+        begun = json.loads(path.read_bytes()) if path.exists() and last_whole_checkpoint(run) else None
         if begun is None:
             run.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(made_from, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """A user's own pairs: CSV or JSON Lines of (sentence_0, sentence_1, label)."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from search.training.pairs import Origin, Pair
 Text = Annotated[str, Field(min_length=1, max_length=4000), BeforeValidator(clean)]
 
 HELD_OUT = 0.1
-"""Share of the reports whose pairs are kept for validation where there is no file of these."""
+"""Share of the objects whose pairs are kept for validation where there is no file of these."""
 
 
 class PairRow(BaseModel):
@@ -37,7 +38,7 @@ def read_pairs(path: Path, rejects_path: Path) -> tuple[list[Pair], int]:
     Raises:
         InputFileError: The file cannot be read or has no good pair, or the rejects cannot be written.
     """
-    pairs = []
+    pairs: list[Pair] = []
     remedy = f"make {rejects_path.parent} writable, or copy {path.name} to where you may write"
     with RejectsFile(rejects_path, path, remedy) as rejects:
         for row in RowFile(path, PairRow):
@@ -48,18 +49,34 @@ def read_pairs(path: Path, rejects_path: Path) -> tuple[list[Pair], int]:
     if not pairs:
         why = f"{rejects.count} rows were rejected, see {rejects_path}" if rejects.count else "it has no rows"
         raise InputFileError(f"{path} has no pair that can be used; {why}")
-    return pairs, rejects.count
+    return _grouped(pairs), rejects.count
+
+
+def _grouped(pairs: list[Pair]) -> list[Pair]:
+    """The pairs by object, as far as they tell: reports that match one description are of one, and so on."""
+    leads_to: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def end(text: tuple[str, str]) -> tuple[str, str]:
+        while (following := leads_to.setdefault(text, text)) != text:
+            leads_to[text] = leads_to[following]  # halves the way, so that long chains stay short
+            text = following
+        return text
+
+    for pair in pairs:
+        if pair.is_match:
+            leads_to[end(("found", pair.found))] = end(("lost", pair.lost))
+    return [replace(pair, group=end(("lost", pair.lost))[1]) for pair in pairs]
 
 
 def hold_out(pairs: list[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
-    """The pairs for training and those for validation; all pairs of a report are on one side.
+    """The pairs for training and those for validation; all reports of an object are on one side.
 
     Raises:
-        InputFileError: There are fewer than two reports.
+        InputFileError: There are fewer than two objects.
     """
-    reports = sorted({pair.group for pair in pairs})
-    if len(reports) < 2:  # noqa: PLR2004
-        raise InputFileError(f"the pairs have only {len(reports)} report; give the validation pairs with --validation")
+    objects = sorted({pair.group for pair in pairs})
+    if len(objects) < 2:  # noqa: PLR2004
+        raise InputFileError("the pairs are all of one object; give the validation pairs with --validation")
     rng = random.Random(seed)  # noqa: S311  no secret
-    held = set(rng.sample(reports, max(1, round(len(reports) * HELD_OUT))))
+    held = set(rng.sample(objects, max(1, round(len(objects) * HELD_OUT))))
     return [pair for pair in pairs if pair.group not in held], [pair for pair in pairs if pair.group in held]

@@ -118,8 +118,8 @@ def build_pairs(
     for entry in objects:
         group_of[entry.group].append(entry)
     found_texts = encoder.encode([found for found, _ in descriptions])
-    nearest = _nearest(encoder.encode([lost for lost, _ in reports]), found_texts)
-    nearest_to_stray = _nearest(encoder.encode([stray.report for stray in strays]), found_texts)
+    nearest = _nearest(encoder.encode_queries([lost for lost, _ in reports]), found_texts)
+    nearest_to_stray = _nearest(encoder.encode_queries([stray.report for stray in strays]), found_texts)
     all_marks = [mark for text, _ in (*descriptions, *reports) for mark in marks(text)]
     pairs: list[Pair] = []
     for _ in range(draws):

@@ -22,7 +22,7 @@ class Recipe(BaseModel):
     """Pairs per device and step."""
     accumulation: int = Field(default=1, ge=1)
     """Steps whose gradients are added up before the weights move."""
-    epochs: float = Field(default=3, gt=0)
+    epochs: float = Field(default=3, gt=0, allow_inf_nan=False)
     max_length: int = Field(default=512, ge=16)
     """Tokens of a pair; the rest is cut."""
     evaluation_steps: int = Field(default=500, ge=1)
