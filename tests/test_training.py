@@ -151,7 +151,8 @@ def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: 
     rows = [{"sentence_0": f"hat {n}", "sentence_1": f"a hat with {n} marks", "label": 1} for n in range(20)]
     alike.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "two.csv").write_text(
-        "sentence_0,sentence_1,label\n" + "".join(f"hat {n},a hat with {n} marks,{label}\n" for n in range(20) for label in (0, 1))
+        "sentence_0,sentence_1,label\n"
+        + "".join(f"hat {n},a hat with {n} marks,{label}\n" for n in range(20) for label in (0, 1))
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "README.md").write_text("mine")

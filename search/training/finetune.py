@@ -147,7 +147,7 @@ def finetune(
 def _load(base: Path, recipe: Recipe, device: str) -> CrossEncoder:
     dropout = _dropout(base, recipe.dropout)
     try:
-        return CrossEncoder(
+        model: CrossEncoder = CrossEncoder(
             str(base),
             device=device,
             num_labels=1,
@@ -164,6 +164,7 @@ def _load(base: Path, recipe: Recipe, device: str) -> CrossEncoder:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{base} is no model that can be trained: {error}") from error
+    return model
 
 
 def _require_reranker(base: Path) -> None:
