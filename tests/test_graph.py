@@ -139,6 +139,7 @@ def test_graphs_are_made_once_for_a_model_and_its_threshold(
     assert reranker["notes"]["figures"]["flipped"] < MOST_FLIPPED
     assert reranker["notes"]["early_exit_at"] == 0.51
     assert [made["is_new"] for made in optimise()] == [False, False]
+    assert lostfound("init")[0] == 0
     assert "graph" not in json.loads(lostfound("status", "--json")[1])["threshold"]
     with_threshold(folder, 0.5)
     advice = json.loads(lostfound("status", "--json")[1])["threshold"]["graph"]
