@@ -40,6 +40,9 @@ def default_precision(device: str) -> str:
     return "float16" if device == "mps" else "float32"
 
 
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""What sentence-transformers raises of a folder without such a model, or with a damaged one."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -66,7 +69,7 @@ def load_model(model_class: type[Model], folder: Path, wanted_device: str, preci
             trust_remote_code=False,
             model_kwargs={"dtype": getattr(torch, precision or default_precision(device)), "use_safetensors": True},
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise ModelError(f"{folder} is no {model_class.__name__} that can be loaded: {error}") from error
 
 

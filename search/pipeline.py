@@ -143,8 +143,10 @@ class SearchPipeline:
                 raise QueryError(
                     f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words"
                 )
-        self._reranker.load()
-        started = time.monotonic()
+        until = None
+        if request.deadline is not None:
+            self._reranker.load()
+            until = time.monotonic() + request.deadline / 1000
         vectors = self._encoder.encode_queries(texts)
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
@@ -153,7 +155,6 @@ class SearchPipeline:
             [(text, text_of(found[candidate.item_id])) for candidate in row]
             for text, row in zip(texts, retrieval.candidates, strict=True)
         ]
-        until = None if request.deadline is None else started + request.deadline / 1000
         scores = self._scores(pairs, until, rule.cut, advance)
         shared_warnings = [
             *rule.warnings,
@@ -208,12 +209,8 @@ class SearchPipeline:
         return scores
 
     def _without_vector_warning(self, count: int) -> list[str]:
-        if not count:
-            return []
-        return [
-            f"{count} items have no vector of encoder {self._encoder.name!r} and were not searched; "
-            "run `lostfound reindex`"
-        ]
+        missing = f"{count} items have no vector of encoder {self._encoder.name!r} and were not searched"
+        return [f"{missing}; run `lostfound reindex`"] if count else []
 
     def _rule(self, request: Request) -> "_Rule":
         is_fitted_cut = not request.show_all and request.min_score is None

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from search.errors import FingerprintError, ModelError
@@ -53,12 +54,16 @@ class Likelihood(StrEnum):
         return cls.POSSIBLE if probability >= 0.4 else cls.UNLIKELY  # noqa: PLR2004
 
 
+_SUREST = 1 - 1e-6
+"""A calibration may say 1, whose odds are infinite."""
+
+
 class Calibration(BaseModel):
     """From a score to the share of pairs with such a score that match; straight lines between knots.
 
     Example:
-        >>> Calibration(method="platt", scores=(0, 0.5, 1), probabilities=(0, 0.2, 1)).probability(0.25)
-        0.1
+        >>> Calibration(method="platt", scores=(0, 0.5, 1), probabilities=(0, 0.2, 1)).alone([0.25]).tolist()
+        [0.1]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,9 +83,9 @@ class Calibration(BaseModel):
             raise ValueError("is no calibration: scores must rise, and probabilities never fall, within [0, 1]")
         return self
 
-    def probability(self, score: float) -> float:
-        """The probability that a pair matches, looked at alone; in [0, 1]."""
-        return float(np.interp(score, self.scores, self.probabilities))
+    def alone(self, scores: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The probability that each of some pairs matches, looked at alone; in [0, 1], of the shape of the scores."""
+        return np.interp(scores, self.scores, self.probabilities)
 
     def of_candidates(self, scores: Sequence[float], least: float) -> list[float]:
         """How probable it is of each of a search's candidates that it is the lost thing, if at most one is.
@@ -102,14 +107,10 @@ class Calibration(BaseModel):
             [[0.9, 0.02], [0.64, 0.29]]
         """
         found = np.array(scores)
-        alone = np.minimum(np.interp(found, self.scores, self.probabilities), _SUREST)
+        alone = np.minimum(self.alone(found), _SUREST)
         odds = alone / (1 - alone)
         rivals = odds[found >= least].sum() + np.where(found >= least, 0, odds)
         return (odds / (1 + rivals)).tolist()  # type: ignore[no-any-return]
-
-
-_SUREST = 1 - 1e-6
-"""A calibration may say 1, whose odds are infinite."""
 
 
 class Threshold(BaseModel):

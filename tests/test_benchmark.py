@@ -94,6 +94,6 @@ def test_a_run_measures_everybody_and_names_who_is_missing(
     assert "txtai" in rows["reranking", "txtai"]["not measured"]
     assert rows["encoding", "lostfound"]["lowest cosine"] > 0.999
     whole = rows["search among 1,000 items", "plain recipe"]
-    assert whole["same shown"] == 1
+    assert (whole["same shown"], whole["in common"]) == (1, pytest.approx(1, abs=0.1))  # ties at the end
     assert rows["search among 1,000 items", "retrieval alone"]["recall@100"] == 1
     assert (tmp_path / "out" / "benchmark.png").stat().st_size > 10_000

@@ -46,8 +46,7 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
                 assert (pair.lost in owner, pair.label) == (False, 0)
             case Origin.SHORTENED:
                 same_start = [text for text in owner if text.startswith(re.split(r"[,;.]", pair.found)[0])]
-                is_own = {owner[text] == owner[pair.lost] for text in same_start}
-                assert bool(pair.label) in is_own
+                assert bool(pair.label) in {owner[text] == owner[pair.lost] for text in same_start}
             case Origin.EMBELLISHED:
                 (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + " with "))
                 assert (owner[report] == owner[pair.found]) == bool(pair.label)

@@ -25,7 +25,7 @@ from search.threshold import (
     require_precision,
 )
 from search.training import metrics
-from search.training.calibration import fit_calibration, fit_isotonic, fit_platt, probabilities
+from search.training.calibration import fit_calibration, fit_isotonic, fit_platt
 from search.training.corpus import Split, load_corpus
 from search.training.pairs import MIXED, build_pairs
 from search.training.threshold_fit import Policy, choose_threshold, fit_threshold
@@ -76,23 +76,23 @@ def test_calibrated_probabilities_are_true_whatever_the_scores(bend) -> None:  #
     scores = bend(truth)
     groups = [str(number // 10) for number in range(6000)]
     fitted = fit_calibration(labels[:3000], scores[:3000], groups[:3000])
-    calibrated = probabilities(fitted, scores[3000:])
+    calibrated = fitted.alone(scores[3000:])
     assert metrics.calibration_error(labels[3000:], calibrated) < 0.03
     assert metrics.brier(labels[3000:], calibrated) <= metrics.brier(labels[3000:], scores[3000:]) + 0.002
-    assert fitted.probability(float(scores[3000])) == pytest.approx(calibrated[0])
+    assert float(fitted.alone(scores[3000:3001])[0]) == pytest.approx(calibrated[0])
 
 
 def test_a_few_pairs_make_no_certainty() -> None:
     labels, scores = np.array([0] * 10 + [1] * 10), np.linspace(0.01, 0.99, 20)
     for fit in (fit_isotonic, fit_platt):
-        said = probabilities(fit(labels, scores), np.array([0.0, 1.0]))
+        said = fit(labels, scores).alone(np.array([0.0, 1.0]))
         assert 0.001 < said[0] < 0.2
         assert 0.8 < said[1] < 0.999
 
 
 def test_scores_that_tell_nothing_get_the_share_of_matches() -> None:
     labels, scores = np.array([1, 1, 0, 0, 0, 0, 0, 0]), np.linspace(0.9, 0.1, 8)[::-1]
-    assert probabilities(fit_platt(labels, scores), np.array([0.2, 0.8])) == pytest.approx([0.28, 0.28], abs=0.1)
+    assert fit_platt(labels, scores).alone(np.array([0.2, 0.8])) == pytest.approx([0.28, 0.28], abs=0.1)
     alone = fit_calibration(labels, scores, ["one"] * 8)
     assert alone.method == "platt"
 
@@ -101,7 +101,7 @@ def test_scores_that_tell_nothing_get_the_share_of_matches() -> None:
 def test_a_higher_score_is_never_less_probable(rows: list[tuple[bool, float]]) -> None:
     labels, scores = np.array([int(label) for label, _ in rows]), np.array([score for _, score in rows])
     for fit in (fit_isotonic, fit_platt):
-        calibrated = probabilities(fit(labels, scores), np.linspace(0, 1, 201))
+        calibrated = fit(labels, scores).alone(np.linspace(0, 1, 201))
         assert (np.diff(calibrated) >= 0).all()
         assert 0 <= calibrated.min() <= calibrated.max() <= 1
 

@@ -67,7 +67,7 @@ def train(
         groups=groups, bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
-    find_model(recipe.base)
+    find_model(recipe.base)  # before the corpus is encoded
     device = load_settings().device
     if pairs is None:
         data = corpus_data(recipe, device)
@@ -122,7 +122,7 @@ def calibrate(
         )
     fitted.save(application.threshold_file)
     if reranker.graph and reranker.graph.notes.early_exit_at != fitted.threshold:
-        warn("run `lostfound optimise` too: the graph was measured at another threshold, and no pair leaves it early")
+        warn("run `lostfound optimise` too: the graph was measured at another threshold")
     if json:
         print_json({"file": str(application.threshold_file), **fitted.model_dump()})
     else:

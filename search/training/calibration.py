@@ -35,15 +35,10 @@ def fit_calibration(labels: Labels, scores: Values, clusters: Sequence[str]) -> 
         total = 0.0
         for train, test in folds.split(scores, labels, list(clusters)):
             fitted = fit(labels[train], scores[train])
-            total += len(test) * brier(labels[test], probabilities(fitted, scores[test]))
+            total += len(test) * brier(labels[test], fitted.alone(scores[test]))
         return total
 
     return min((fit_platt, fit_isotonic), key=error)(labels, scores)
-
-
-def probabilities(calibration: Calibration, scores: Values) -> Values:
-    """`Calibration.probability` of many scores."""
-    return np.interp(scores, calibration.scores, calibration.probabilities)
 
 
 def fit_isotonic(labels: Labels, scores: Values) -> Calibration:

@@ -13,7 +13,6 @@ from search.reranker import Reranker
 from search.threshold import Figure, Threshold
 from search.training import metrics
 from search.training.baselines import Similarity, bi_encoder, bm25, pair_similarities
-from search.training.calibration import probabilities
 from search.training.corpus import Corpus, LostObject, SeveralReport, Split, StrayReport, VagueReport
 from search.training.metrics import Labels, Values
 from search.training.pairs import MIXED, Pair, build_pairs, contradicting_pairs, twin_pairs
@@ -138,7 +137,7 @@ class Evaluation:
         """What the reranker says of pairs with labels."""
         scores = self._score([(pair.lost, pair.found) for pair in pairs])
         labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
-        return ScoredPairs(labels, scores, probabilities(self.threshold.calibration, scores))
+        return ScoredPairs(labels, scores, self.threshold.calibration.alone(scores))
 
     def pairs(self, pairs: Sequence[Pair], scored: ScoredPairs) -> Section:
         """AP, also of the baselines; F1, precision, recall and accuracy at the threshold; the calibration error."""

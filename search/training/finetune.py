@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -23,7 +22,7 @@ from transformers import AutoConfig, TrainerCallback, TrainerState, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from search.errors import ModelError, TrainingError
-from search.loading import quiet_libraries, resolve_device
+from search.loading import UNLOADABLE, quiet_libraries, resolve_device
 from search.model_folder import find_model, fingerprint, require_kind
 from search.training.pairs import Pair
 from search.training.recipe import Recipe
@@ -162,7 +161,7 @@ def _load(base: Path, recipe: Recipe, device: str) -> CrossEncoder:
             },
             config_kwargs=dropout,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise ModelError(f"{base} is no model that can be trained: {error}") from error
     return model
 
