@@ -20,7 +20,7 @@ class BiEncoder(Model):
     """A sentence-transformers bi-encoder, or the graph made from it.
 
     Example:
-        >>> encoder = BiEncoder("all-MiniLM-L6-v2")
+        >>> encoder = BiEncoder("lostfound-encoder")
         >>> encoder.encode(["a black rucksack", "a red umbrella"]).shape
         (2, 384)
     """
@@ -53,6 +53,17 @@ class BiEncoder(Model):
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Embed lost reports, with the model's query prompt where it has one; otherwise as `encode`."""
         return self._encode(texts, None, "query")
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> Vectors:
+        """The cosine of each (lost, found) pair, in [-1, 1]; shape (n,), float32. Every text is encoded once."""
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        reports, items = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
+        rows = {text: row for row, text in enumerate(reports)}, {text: row for row, text in enumerate(items)}
+        of_reports = self.encode_queries(reports)[[rows[0][lost] for lost, _ in pairs]]
+        of_items = self.encode(items)[[rows[1][found] for _, found in pairs]]
+        cosines: Vectors = (of_reports * of_items).sum(axis=1)
+        return cosines
 
     def cut(self, text: str) -> tuple[str, bool]:
         """The beginning of `text` that the model reads, and whether anything was cut off.

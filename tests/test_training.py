@@ -21,10 +21,11 @@ from search.reranker import Reranker
 from search.threshold import load_threshold
 from search.training.build import corpus_data
 from search.training.export import export
-from search.training.finetune import SimilarLengths, as_dataset, finetune, last_whole_checkpoint
+from search.training.finetune import SimilarLengths, as_dataset, finetune
 from search.training.pair_file import read_pairs
 from search.training.pairs import Origin, Pair
-from search.training.recipe import parse_recipe
+from search.training.recipe import Recipe, parse_recipe
+from search.training.run_folder import last_whole_checkpoint
 from search.training.threshold_fit import Policy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -239,7 +240,7 @@ def test_an_office_fits_its_own_threshold_and_searches_go_by_it(own_pairs: Path,
 
 @pytest.mark.slow
 def test_a_pass_learns_from_the_groups_that_it_names_alone() -> None:
-    pairs = corpus_data(parse_recipe(groups="s", foreign=2), "cpu").train
+    pairs = corpus_data(parse_recipe(Recipe, groups="s", foreign=2), "cpu").train
     groups = {pair.group for pair in pairs if pair.origin is not Origin.STRAY}
     assert len(groups) > 30
     assert all(group.startswith("s") for group in groups)
@@ -252,10 +253,14 @@ def test_weights_are_kept_in_the_share_that_is_asked_for(
 ) -> None:
     pairs, _ = read_pairs(own_pairs, tmp_path / "rejects.jsonl")
     with pytest.raises(TrainingError, match="is no reranker, so no share of it can be kept"):
-        finetune(pairs[:100], pairs[100:], parse_recipe(base=str(encoder_folder), kept=0.5), tmp_path / "none", "cpu")
+        finetune(
+            pairs[:100], pairs[100:], parse_recipe(Recipe, base=str(encoder_folder), kept=0.5), tmp_path / "none", "cpu"
+        )
 
     def weights(kept: float) -> dict[str, torch.Tensor]:
-        recipe = parse_recipe(base=str(reranker_folder), learning_rate=1e-3, epochs=1, evaluation_steps=5, kept=kept)
+        recipe = parse_recipe(
+            Recipe, base=str(reranker_folder), learning_rate=1e-3, epochs=1, evaluation_steps=5, kept=kept
+        )
         model = finetune(pairs[:100], pairs[100:], recipe, tmp_path / str(kept), "cpu")
         assert model is not None
         return model.state_dict()

@@ -52,30 +52,31 @@ def write_card(
         f"On {threshold.pairs:,} pairs ({threshold.fitted_on}) by which checkpoint, threshold and calibration were "
         f"chosen, so they flatter a little, with 95 % intervals; the threshold is {threshold.threshold:.3f} "
         f"({threshold.policy}), fitted in {threshold.precision}.",
-        _table(("figure", "value"), threshold.figures.items()),
-        _table(
+        table(("figure", "value"), threshold.figures.items()),
+        table(
             ("other precision", "decisions that differ"),
             ((name, f"{share:.2%}") for name, share in threshold.flipped.items()),
         ),
         "## Recipe",
-        _table(("knob", "value"), recipe.model_dump().items()),
+        table(("knob", "value"), recipe.model_dump().items()),
         "## Log",
-        _table(("step", "epoch", "loss", "validation AP"), _evaluations(log)),
+        table(("step", "epoch", "loss", "validation AP"), _evaluations(log)),
         "## Data",
         f"Pairs of {source}.",
-        _table(
+        table(
             ("", "pairs", "matches", "mean length lost / found"),
             (_size("train", train), _size("validation", validation)),
         ),
         "Training pairs by origin: " + ", ".join(f"{count:,} {name}" for name, count in _origins(train)) + ".",
-        _table(("label", "lost", "found"), ((f"{pair.label:g}", pair.lost, pair.found) for pair in train[:SAMPLES])),
+        table(("label", "lost", "found"), ((f"{pair.label:g}", pair.lost, pair.found) for pair in train[:SAMPLES])),
         "## Versions",
         ", ".join(f"{name} {version(name)}" for name in LIBRARIES) + ".",
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """In Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

@@ -13,22 +13,16 @@ from search.reranker import Reranker
 from search.threshold import Figure, Threshold
 from search.training import metrics
 from search.training.baselines import Similarity, bi_encoder, bm25, pair_similarities
-from search.training.corpus import Corpus, LostObject, SeveralReport, Split, StrayReport, VagueReport
+from search.training.corpus import Corpus, SeveralReport, Split, StrayReport, VagueReport
 from search.training.metrics import Labels, Values
-from search.training.pairs import MIXED, Pair, build_pairs, contradicting_pairs, twin_pairs
+from search.training.pairs import Pair, contradicting_pairs, mixed_pairs, twin_pairs
+from search.training.retrieval import ITEMS, retrieval
+from search.training.searches import Indices, Inventory, Queries, Section, ranking_figures, ranks
 from search.training.threshold_fit import DECISION_FIGURES, figure
 from search.types import Advance
 
-SEED = 42
-
 FEWEST_GROUPS = 5
 """Of a category that gets a figure of its own."""
-
-NO_OBJECT = -1
-
-Section = dict[str, Figure]
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,8 @@ class ScoredPairs:
     labels: Labels
     scores: Values
     probabilities: Values
+    by_reranker: Values
+    """The reranker's scores without the encoder's similarity."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +42,6 @@ class Report:
 
     sections: dict[str, Section]
     mixed: ScoredPairs
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What is searched: one found description per object, from both writers in turn."""
-
-    texts: list[str]
-    objects: Sequence[LostObject]
-
-    @classmethod
-    def of(cls, objects: Sequence[LostObject]) -> "Inventory":
-        """The inventory of these objects."""
-        return cls([entry.found[number % len(entry.found)] for number, entry in enumerate(objects)], objects)
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Lost reports to be searched."""
-
-    texts: list[str]
-    own: Indices
-    """Shape (q,): where the report's object is in the inventory, or `NO_OBJECT`."""
-    groups: list[str]
-
-    @classmethod
-    def of_objects(cls, inventory: Inventory) -> "Queries":
-        """All reports of the inventory's objects."""
-        reports = [(lost, number) for number, entry in enumerate(inventory.objects) for lost in entry.lost]
-        own = np.array([number for _, number in reports], dtype=np.int64)
-        return cls([lost for lost, _ in reports], own, [inventory.objects[number].group for number in own])
-
-    @classmethod
-    def of_strays(cls, strays: Sequence[StrayReport]) -> "Queries":
-        """Reports without an object."""
-        groups = [stray.group or stray.report for stray in strays]
-        return cls([stray.report for stray in strays], np.full(len(strays), NO_OBJECT), groups)
 
 
 @dataclass(frozen=True)
@@ -115,7 +75,7 @@ class Evaluation:
         """All figures on one split; the test split is for reporting, never for choosing."""
         objects, strays = corpus.of(split)
         inventory = Inventory.of(objects)
-        mixed, twins = build_pairs(objects, strays, self.encoder, MIXED, SEED), twin_pairs(objects)
+        mixed, twins = mixed_pairs(corpus, split, self.encoder.device), twin_pairs(objects)
         scored = self.score_pairs(mixed)
         queries, lonely = Queries.of_objects(inventory), Queries.of_strays(strays)
         results, lonely_results = self.search(queries.texts, inventory), self.search(lonely.texts, inventory)
@@ -123,6 +83,7 @@ class Evaluation:
             "mixed pairs": self.pairs(mixed, scored),
             "twin pairs": self.pairs(twins, self.score_pairs(twins)),
             **self.baseline_searches(queries, inventory),
+            f"retrieval among {ITEMS:,} items": retrieval(self.encoder, objects),
             "searches reranked": self.searches(queries, results),
             "recall@1 reranked by category": by_category(queries, results, inventory),
             "no match": self.no_match(strays, lonely, lonely_results),
@@ -135,15 +96,20 @@ class Evaluation:
 
     def score_pairs(self, pairs: Sequence[Pair]) -> ScoredPairs:
         """What the reranker says of pairs with labels."""
-        scores = self._score([(pair.lost, pair.found) for pair in pairs])
+        texts = [(pair.lost, pair.found) for pair in pairs]
+        by_reranker = self._by_reranker(texts)
+        scores = self._final(by_reranker, self.encoder.similarities(texts).astype(np.float64))
         labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
-        return ScoredPairs(labels, scores, self.threshold.calibration.alone(scores))
+        return ScoredPairs(labels, scores, self.threshold.calibration.alone(scores), by_reranker)
 
     def pairs(self, pairs: Sequence[Pair], scored: ScoredPairs) -> Section:
         """AP, also of the baselines; F1, precision, recall and accuracy at the threshold; the calibration error."""
         groups = [pair.group for pair in pairs]
         predicted = (scored.scores >= self.threshold.threshold).astype(np.int64)
-        section = {"AP": figure(metrics.average_precision, groups, scored.labels, scored.scores)}
+        section = {
+            "AP": figure(metrics.average_precision, groups, scored.labels, scored.scores),
+            "AP of the reranker alone": figure(metrics.average_precision, groups, scored.labels, scored.by_reranker),
+        }
         for name, similarity in self._baselines().items():
             similarities = pair_similarities(similarity, pairs)
             section[f"AP of {name}"] = figure(metrics.average_precision, groups, scored.labels, similarities)
@@ -159,7 +125,8 @@ class Evaluation:
         pairs = [
             (report, inventory.texts[index]) for report, row in zip(reports, candidates, strict=True) for index in row
         ]
-        scores = self._score(pairs).reshape(candidates.shape)
+        by_reranker = self._by_reranker(pairs).reshape(candidates.shape)
+        scores = self._final(by_reranker, np.take_along_axis(similarities, candidates, axis=1))
         order = np.argsort(-scores, axis=1, kind="stable")
         return Results(np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1))
 
@@ -244,19 +211,11 @@ class Evaluation:
     def _baselines(self) -> dict[str, Similarity]:
         return {"BM25": bm25, "the bi-encoder": bi_encoder(self.encoder)}
 
-    def _score(self, pairs: Sequence[tuple[str, str]]) -> Values:
+    def _final(self, by_reranker: Values, similarities: Values) -> Values:
+        return self.threshold.scores(by_reranker, similarities).astype(np.float64)
+
+    def _by_reranker(self, pairs: Sequence[tuple[str, str]]) -> Values:
         return self.reranker.score_pairs(pairs, self.advance).astype(np.float64)
-
-
-def ranks(hits: npt.NDArray[np.bool_]) -> Values:
-    """The place of each query's hit, 1 is the first, inf where there is none; shape (q,)."""
-    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
-
-
-def ranking_figures(places: Values, groups: Sequence[str], ks: Sequence[int]) -> Section:
-    """Recall at each k, and MRR."""
-    recalls = {f"recall@{k}": figure(partial(metrics.recall_at, k=k), groups, places) for k in ks}
-    return recalls | {"MRR": figure(metrics.mean_reciprocal_rank, groups, places)}
 
 
 def by_category(queries: Queries, results: Results, inventory: Inventory) -> Section:

@@ -1,17 +1,17 @@
-"""A fine-tuned cross-encoder as a small folder: float16 weights, and no vocabulary rows that no text reaches."""
+"""A fine-tuned model as a small folder: float16 weights, and no vocabulary rows that no text reaches."""
 
 import json
 import re
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from sentence_transformers import CrossEncoder
+from sentence_transformers.base import BaseModel
 
 UNUSED = re.compile(r"\[unused\d+\]")
 
 
-def export(model: CrossEncoder, folder: Path) -> None:
-    """Save a model for shipping; `CrossEncoder(folder)` loads it in float32.
+def export(model: BaseModel, folder: Path) -> None:
+    """Save a model for shipping; its class loads it in float32.
 
     The weights are rounded to float16 on disk only: half the size, and no slower on a processor without float16.
     BERT's 994 `[unused…]` tokens are left out; no text is tokenised to them, so scores stay the same.

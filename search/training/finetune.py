@@ -1,10 +1,7 @@
 """Fine-tuning a cross-encoder on pairs with sentence-transformers' trainer."""
 
 import csv
-import hashlib
 import io
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ from search.loading import UNLOADABLE, quiet_libraries, resolve_device
 from search.model_folder import find_model, fingerprint, require_kind
 from search.training.pairs import Pair
 from search.training.recipe import Recipe
+from search.training.run_folder import bind, digest, last_whole_checkpoint
 from search.whole_file import write_whole
 
 BATCHES_PER_POOL = 50
@@ -84,8 +82,8 @@ def finetune(
     base = find_model(recipe.base)
     if recipe.kept:
         _require_reranker(base)
-    if os.environ.get("RANK", "0") == "0":
-        _bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": _digest([*train, *validation])})
+    rows = [(pair.lost, pair.found, pair.label) for pair in (*train, *validation)]
+    bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": digest(rows)})
     quiet_libraries()
     set_seed(recipe.seed)
     device = resolve_device(device)
@@ -144,7 +142,7 @@ def finetune(
 
 
 def _load(base: Path, recipe: Recipe, device: str) -> CrossEncoder:
-    dropout = _dropout(base, recipe.dropout)
+    dropout = dropout_settings(base, recipe.dropout)
     try:
         model: CrossEncoder = CrossEncoder(
             str(base),
@@ -173,8 +171,12 @@ def _require_reranker(base: Path) -> None:
         raise TrainingError(f"{base} is no reranker, so no share of it can be kept; leave --kept out") from error
 
 
-def _dropout(base: Path, dropout: float | None) -> dict[str, float]:
-    """The entries of a model's configuration that set its dropout."""
+def dropout_settings(base: Path, dropout: float | None) -> dict[str, float]:
+    """The entries of a model's configuration that set its dropout.
+
+    Raises:
+        TrainingError: It has no such entries.
+    """
     if dropout is None:
         return {}
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -197,38 +199,6 @@ class LogWriter(TrainerCallback):
             write_log(state.log_history, self._path)
 
     on_train_end = on_evaluate
-
-
-def last_whole_checkpoint(run: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the trainer writes `trainer_state.json` last."""
-    for folder in sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
-        try:
-            json.loads((folder / "trainer_state.json").read_bytes())
-        except (OSError, ValueError):
-            continue
-        return str(folder)
-    return None
-
-
-def _bind(run: Path, made_from: dict[str, Any]) -> None:
-    """A run goes on with the recipe, base and pairs that it began with."""
-    path = run / "run.json"
-    try:
-        # Where nothing was saved yet there is nothing to go on with.
-        begun = json.loads(path.read_bytes()) if path.exists() and last_whole_checkpoint(run) else None
-        if begun is None:
-            run.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(made_from, indent=2) + "\n")
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be used: {error}; name another folder with --checkpoints") from error
-    if begun not in (None, made_from):
-        raise TrainingError(
-            f"{run} holds a run of another recipe, base or data, see {path}; name another folder with --checkpoints"
-        )
-
-
-def _digest(pairs: Sequence[Pair]) -> str:
-    return hashlib.sha256(repr([(pair.lost, pair.found, pair.label) for pair in pairs]).encode()).hexdigest()
 
 
 def as_dataset(pairs: Sequence[Pair], label_smoothing: float = 0.0) -> Dataset:

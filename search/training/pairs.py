@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from search.encoder import BiEncoder
+from search.model_folder import BASE
 from search.text import item_text
 from search.training.augmentation import marks, shorten
-from search.training.corpus import LostObject, Split, StrayReport, load_corpus
+from search.training.corpus import Corpus, LostObject, Split, StrayReport, load_corpus
 from search.types import Vectors
 
 
@@ -81,7 +82,7 @@ class Mix:
     """Share of the descriptions that carry the item's category, as `item_text` puts it."""
 
 
-VALIDATION_SEED = 42
+MIXED_SEED = 42
 
 MIXED = Mix()
 """2 matches to 7 others per report, about the original's 23 %; with the stray reports 21 %."""
@@ -184,14 +185,24 @@ def _pairs_of_report(
     return pairs
 
 
-def validation_pairs(encoder: BiEncoder) -> list[Pair]:
-    """The mixed pairs of the corpus' validation split, which thresholds are fitted on.
+def miner(device: str = "auto") -> BiEncoder:
+    """What finds the hard negatives of the corpus: always the same bi-encoder, so that figures stay comparable."""
+    return BiEncoder(BASE, device)
+
+
+def mixed_pairs(corpus: Corpus, split: Split, device: str = "auto") -> list[Pair]:
+    """The mixed pairs of a split, which thresholds are fitted on and rerankers judged by."""
+    objects, strays = corpus.of(split)
+    return build_pairs(objects, strays, miner(device), MIXED, seed=MIXED_SEED)
+
+
+def validation_pairs(device: str = "auto") -> list[Pair]:
+    """The mixed pairs of the shipped corpus' validation split.
 
     Raises:
         InputFileError: The corpus cannot be read.
     """
-    objects, strays = load_corpus().of(Split.VALIDATION)
-    return build_pairs(objects, strays, encoder, MIXED, seed=VALIDATION_SEED)
+    return mixed_pairs(load_corpus(), Split.VALIDATION, device)
 
 
 def twin_pairs(objects: Sequence[LostObject]) -> list[Pair]:

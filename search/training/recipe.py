@@ -1,10 +1,11 @@
 """How a reranker is fine-tuned; the defaults are the original system's recipe."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search.errors import TrainingError
+from search.model_folder import BASE
 
 
 class Recipe(BaseModel):
@@ -12,7 +13,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: str = "all-MiniLM-L6-v2"
+    base: str = BASE
     """Built-in name, local folder, or hub id of the model to start from."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1)
     """Falls linearly to 0."""
@@ -48,16 +49,45 @@ class Recipe(BaseModel):
     seed: int = Field(default=42, ge=0, lt=2**32)
 
 
-def parse_recipe(**knobs: Any) -> Recipe:
+class EncoderRecipe(BaseModel):
+    """The knobs of fine-tuning a bi-encoder; the defaults made the shipped one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = BASE
+    """Built-in name, local folder, or hub id of the model to start from."""
+    learning_rate: float = Field(default=6e-5, gt=0, le=1)
+    """Falls linearly to 0."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    batch_size: int = Field(default=64, ge=2, le=4096)
+    """Objects per step: the others are the negatives of each."""
+    rounds: int = Field(default=5, ge=1, le=1000)
+    """Times that every object is seen, with another report and description each time."""
+    dropout: float | None = Field(default=0.0, ge=0, lt=1)
+    """As in `Recipe`."""
+    kept: float = Field(default=0.25, ge=0, lt=1)
+    """As in `Recipe`."""
+    checkpoint_steps: int = Field(default=200, ge=1)
+    """Steps between checkpoints."""
+    bf16: bool = False
+    """Compute in bfloat16, keep weights in float32."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, EncoderRecipe)
+
+
+def parse_recipe(kind: type[AnyRecipe], **knobs: Any) -> AnyRecipe:
     """A checked recipe.
 
     Raises:
         TrainingError: A knob is out of its range; the message names it.
     """
     try:
-        return Recipe(**knobs)
+        return kind(**knobs)
     except ValidationError as error:
         first = error.errors()[0]
         raise TrainingError(
-            f"{first['loc'][0]} = {first['input']!r}: {first['msg']}; see `lostfound train --help`"
+            f"{first['loc'][0]} = {first['input']!r}: {first['msg']}; see the command's --help"
         ) from None
