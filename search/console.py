@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 from rich.text import Text
 
+from search.answers import Answer, Match
 from search.benchmark.rounds import Row
-from search.pipeline import Answer, Match
 from search.reindex import ReindexReport
 
 out = Console(highlight=False)

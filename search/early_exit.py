@@ -5,7 +5,6 @@ threshold; only those go through the upper part. The estimate is fitted by `lost
 validation split, and serves only if searches that were held out lose nothing by it.
 """
 
-import math
 import re
 from functools import cached_property
 from typing import Any
@@ -32,6 +31,11 @@ LEAST_SEARCHES = 50
 FEATURES = 5
 """For every value of a hidden state."""
 
+JUST_BELOW = 1e-3
+"""By how many logits at least a pair that leaves stays below what it needs."""
+
+Logits = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
 Features = npt.NDArray[np.float32]
 """Shape (n, FEATURES x width), from hidden states of that width."""
 
@@ -41,13 +45,11 @@ class EarlyExit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float = Field(gt=0, lt=1)
-    """Score; pairs that reach it are meant to go on. With a lower one in use nothing may leave."""
     weights: tuple[FiniteFloat, ...]
     """Of the features."""
     bias: FiniteFloat
-    cut: FiniteFloat
-    """Pairs with an estimated logit from here on go on."""
+    margin: FiniteFloat
+    """Pairs whose estimated logit is at least this far above the one that they need go on; mostly negative."""
     kept: float = Field(ge=0, le=1)
     """Share of the held-out searches of which no match left."""
     searches: int
@@ -69,15 +71,6 @@ class EarlyExit(BaseModel):
     def _weights(self) -> npt.NDArray[np.float32]:
         return np.array(self.weights, dtype=np.float32)
 
-    @cached_property
-    def highest_logit(self) -> float:
-        """The highest logit of a pair that left early: just below the threshold's."""
-        return _logit(self.threshold) - 1e-3
-
-
-def _logit(score: float) -> float:
-    return math.log(score / (1 - score))
-
 
 def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types: npt.NDArray[np.int64]) -> Features:
     """What an estimate reads of the hidden states of pairs.
@@ -98,17 +91,18 @@ def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types
     return np.concatenate([hidden[:, 0], lost, found, lost * found, np.abs(lost - found)], axis=1)
 
 
-def fit_early_exit(known: Features, logits: npt.NDArray[np.float32], threshold: float, depth: int) -> EarlyExit | None:
+def fit_early_exit(known: Features, logits: Logits, needed: Logits, depth: int) -> EarlyExit | None:
     """Fit on the first half of some searches, look at the other half; None where too few of them find something.
 
     Args:
         known: Features of all pairs of the searches, one search after the other.
         logits: Of the whole model; shape (n,).
-        threshold: Score in (0, 1).
+        needed: The logit with which each pair would be shown; shape (n,).
         depth: Pairs of each search.
 
     Returns:
-        The estimate by ridge regression; the cut is the lowest estimate of a match of the first half.
+        The estimate by ridge regression; the margin is the lowest of a pair of the first half that would
+        be shown.
     """
     searches = len(logits) // depth // 2
     half = searches * depth
@@ -117,20 +111,19 @@ def fit_early_exit(known: Features, logits: npt.NDArray[np.float32], threshold: 
     gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
     weights = np.linalg.solve(gram, scaled.T @ (logits[:half] - centre)) / deviation
     bias = centre - float(mean @ weights)
-    estimates = (known @ weights + bias).reshape(-1, depth)
-    lowest = np.where(logits.reshape(-1, depth) >= _logit(threshold), estimates, np.inf).min(axis=1)
+    margins = (known @ weights + bias - needed).reshape(-1, depth)
+    lowest = np.where((logits >= needed).reshape(-1, depth), margins, np.inf).min(axis=1)
     finds = np.isfinite(lowest)
     if min(finds[:searches].sum(), finds[searches:].sum()) < LEAST_SEARCHES:
         return None
-    cut = float(lowest[:searches].min())
+    margin = float(lowest[:searches].min())
     return EarlyExit(
-        threshold=threshold,
         weights=tuple(map(float, weights)),
         bias=bias,
-        cut=cut,
-        kept=float((lowest[searches:][finds[searches:]] >= cut).mean()),
+        margin=margin,
+        kept=float((lowest[searches:][finds[searches:]] >= margin).mean()),
         searches=int(finds[searches:].sum()),
-        going_on=float((estimates[searches:] >= cut).mean()),
+        going_on=float((margins[searches:] >= margin).mean()),
     )
 
 

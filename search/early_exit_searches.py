@@ -13,6 +13,7 @@ from search.errors import ModelError
 from search.graph import Graph, GraphNotes
 from search.index.exact import nearest
 from search.reindex import ShowProgress
+from search.threshold import Threshold
 from search.training.corpus import LostObject, Split, load_corpus
 from search.training.inventory import inventory_texts
 
@@ -20,7 +21,7 @@ SEARCHES, DEPTH, INVENTORY = 400, 100, 10_000
 """Reports of the validation split, candidates of each, items among which they are found."""
 
 
-def with_early_exit(application: Application, threshold: float, show: ShowProgress) -> GraphNotes:
+def with_early_exit(application: Application, threshold: Threshold, show: ShowProgress) -> GraphNotes:
     """The notes of the reranker's graph, with an early exit for this threshold where one pays.
 
     Raises:
@@ -32,24 +33,27 @@ def with_early_exit(application: Application, threshold: float, show: ShowProgre
     if graph is None:
         raise ModelError(f"{reranker.name} has no graph")
     notes = graph.notes.model_copy(
-        update={"early_exit": _fitted(graph, application.encoder, threshold, show), "early_exit_at": threshold}
+        update={
+            "early_exit": _fitted(graph, application.encoder, threshold, show),
+            "early_exit_at": threshold.threshold,
+        }
     )
     write_notes(graph.folder, notes)
     return notes
 
 
-def _fitted(graph: Graph, encoder: BiEncoder, threshold: float, show: ShowProgress) -> EarlyExit | None:
-    if not graph.hidden_width or not 0 < threshold < 1:
+def _fitted(graph: Graph, encoder: BiEncoder, threshold: Threshold, show: ShowProgress) -> EarlyExit | None:
+    if not graph.hidden_width or not 0 < threshold.threshold < 1:
         return None
     objects = load_corpus().objects[Split.VALIDATION]
     with show("Seeing what may leave early", len(objects) + INVENTORY + SEARCHES * DEPTH) as advance:
         texts = [*(entry.found[0] for entry in objects), *inventory_texts(objects, INVENTORY, seed=0)]
         reports = _reports(objects)
         vectors = [(np.arange(len(texts)), encoder.encode(texts, advance))]
-        _, places = nearest(encoder.encode_queries(reports), vectors, DEPTH)
+        similarities, places = nearest(encoder.encode_queries(reports), vectors, DEPTH)
         pairs = [(report, texts[place]) for report, row in zip(reports, places, strict=True) for place in row]
         known, logits = graph.halfway(pairs, advance)
-    fitted = fit_early_exit(known, logits[:, 0], threshold, DEPTH)
+    fitted = fit_early_exit(known, logits[:, 0], threshold.needed(similarities.ravel()), DEPTH)
     return fitted if fitted and fitted.pays else None
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Encoding, Tokenizer
 
 from search.batches import token_batches
-from search.early_exit import FEATURES, EarlyExit, Features, cut_in_two, features
+from search.early_exit import FEATURES, JUST_BELOW, EarlyExit, Features, Logits, cut_in_two, features
 from search.errors import ModelError
 from search.types import Advance
 from search.validation import reasons
@@ -122,14 +122,14 @@ class Graph:
         for _ in range(self._workers):
             self._idle.put([part.create_infer_request() for part in parts])
 
-    def run(self, texts: Texts, advance: Advance | None = None, least: float | None = None) -> Outputs:
+    def run(self, texts: Texts, advance: Advance | None = None, needed: Logits | None = None) -> Outputs:
         """What the graph answers to texts or pairs.
 
         Args:
             texts: n of them; what is longer than the model reads is cut.
             advance: Called with the number of texts in each batch as it is done.
-            least: The score that matters. The logit of a pair may be an estimate then, below that score; it should
-                be so only for pairs that are below it (see `EarlyExit.kept`). None: all are computed.
+            needed: The logits that matter, shape (n,). That of a pair may be an estimate then, below what it needs; it
+                should be so only for pairs that are below it (see `EarlyExit.kept`). None: all are computed.
 
         Returns:
             Shape (n, width), float32, rows in the order of the texts.
@@ -139,15 +139,13 @@ class Graph:
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         early = self.notes.early_exit
-        if least is None or (early and least < early.threshold):
-            early = None
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
             output = parts[0].infer(dict(enumerate(inputs)))[0]
-            if early:
+            if early and needed is not None:
                 estimates = early.estimates(self._features(output, inputs))
-                results[rows, 0] = np.minimum(estimates, early.highest_logit)
-                going_on = np.flatnonzero(estimates >= early.cut)
+                results[rows, 0] = np.minimum(estimates, needed[rows] - JUST_BELOW)
+                going_on = np.flatnonzero(estimates - needed[rows] >= early.margin)
                 rows, output, inputs = rows[going_on], output[going_on], [array[going_on] for array in inputs]
             if len(rows):
                 results[rows] = _upper(parts, output, inputs) if self.hidden_width else output

@@ -67,7 +67,7 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
         raise ModelError("LOSTFOUND_BACKEND = 'torch': no graph would be used; set it to auto")
     if not application.encoder.runs_on_cpu:
         raise ModelError(f"LOSTFOUND_DEVICE = {application.settings.device!r}: graphs are for a CPU; set it to cpu")
-    threshold = load_threshold(application.reranker, application.threshold_file)
+    threshold = load_threshold(application.reranker, application.threshold_file, application.encoder)
     if threshold is None:
         raise ModelError(f"reranker {application.reranker.name!r} has no threshold; run `lostfound calibrate` first")
     try:
@@ -76,7 +76,7 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
             encoder = _encoder(application.encoder, show)
             made = _reranker(application, threshold, show)
             if made.notes and made.notes.early_exit_at != threshold.threshold:
-                notes = with_early_exit(Application(application.settings), threshold.threshold, show)
+                notes = with_early_exit(Application(application.settings), threshold, show)
                 made = replace(made, notes=notes)
             return [encoder, made]
     except Timeout:
@@ -119,18 +119,21 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
         if is_known or threshold.precision == reranker.precision:
             return Optimised(reranker.name, reranker.graph.notes, is_new=False, refused={})
     plain = Reranker(reranker.name, "cpu", precision="float32")
-    pairs = validation_pairs(Application(application.settings).encoder)  # by its new graph
+    pairs = validation_pairs("cpu")
+    encoder = Application(application.settings).encoder  # by its new graph
     texts = [(pair.lost, pair.found) for pair in pairs]
     labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
     plain.score_pairs(texts[:1])  # loads
+    similarities = encoder.similarities(texts)
     with show("Scoring by torch", len(texts)) as advance:
-        expected, seconds = _timed(lambda: plain.score_pairs(texts, advance).astype(np.float64))
+        by_torch, seconds = _timed(lambda: plain.score_pairs(texts, advance))
+    expected = threshold.scores(by_torch, similarities).astype(np.float64)
 
     def measure(graph: Graph, advance: Advance) -> dict[str, float]:
         logits, taken = _timed(lambda: graph.run(texts, advance)[:, 0])
         if not np.isfinite(logits).all():
             raise ModelError("its scores are no numbers")
-        scores = sigmoid(logits).astype(np.float64)
+        scores = threshold.scores(sigmoid(logits), similarities).astype(np.float64)
         flipped = (scores >= threshold.threshold) != (expected >= threshold.threshold)
         return {
             "threshold": threshold.threshold,

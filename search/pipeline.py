@@ -2,90 +2,28 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy.orm import Session
 
+from search.answers import Answer, Match, Request
+from search.early_exit import Logits
 from search.encoder import BiEncoder
 from search.errors import DatabaseError, ModelError, QueryError
+from search.likelihood import Likelihood
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
-from search.threshold import Likelihood, Threshold, is_passed_over, load_threshold, require_precision
-from search.types import Advance
+from search.threshold import Threshold, is_passed_over, load_threshold, require_precision
+from search.types import Advance, Scores, Vectors
 from storage import items
 from storage.database import Database
-from storage.items import Filters
-from storage.models import Item, Status
-
-
-@dataclass(frozen=True)
-class Request:
-    """How to search, for one query or many."""
-
-    top: int = 10
-    """Matches in an answer at most."""
-    depth: int = 100
-    """Candidates retrieved and reranked; `top` where that is more."""
-    min_score: float | None = None
-    """Threshold in place of the fitted one, in [0, 1]."""
-    show_all: bool = False
-    """Keep what is below the threshold."""
-    filters: Filters = field(default_factory=Filters)
-    deadline: int | None = None
-    """Milliseconds, once the models are loaded, after which no further candidates are reranked, the most similar having
-    come first; the first few are in any case. For queries that are answered together it bounds the time of all."""
-
+from storage.models import Item
 
 ROUND_PAIRS = 32
 """Reranked between two looks at the clock: under a tenth of a second by a graph."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A found item, with why it is where it is."""
-
-    rank: int
-    """1 is the best."""
-    reference: str
-    item_id: int
-    description: str
-    similarity: float
-    """Cosine of the bi-encoder's vectors, in [-1, 1]."""
-    score: float
-    """The cross-encoder's, in [0, 1]; the threshold is compared with it."""
-    probability: float | None
-    """That it is the lost thing, if at most one of all that reach the fitted threshold is, shown or not
-    (`Calibration.of_candidates`); None where the reranker is not calibrated."""
-    likelihood: Likelihood | None
-    """The probability in words."""
-    category: str | None
-    colour: str | None
-    brand: str | None
-    office: str | None
-    place: str | None
-    found_on: date | None
-    status: Status
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The matches of one query, best first; none is an answer too."""
-
-    query: str
-    """As it was read, without what was cut off."""
-    matches: list[Match]
-    candidates: int
-    """Items that were reranked."""
-    retrieved: int
-    """Items that would have been, had there been no deadline."""
-    below_threshold: int
-    """Candidates that are not shown for their score."""
-    threshold: float | None
-    """The one applied; None: all are shown."""
-    warnings: list[str]
 
 
 class SearchPipeline:
@@ -150,12 +88,14 @@ class SearchPipeline:
         vectors = self._encoder.encode_queries(texts)
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
-            found = _stored(session, {candidate.item_id for row in retrieval.candidates for candidate in row})
+            rows = [rule.worth_reranking(row) for row in retrieval.candidates]
+            found = _stored(session, {candidate.item_id for row in rows for candidate in row})
         pairs = [
             [(text, text_of(found[candidate.item_id])) for candidate in row]
-            for text, row in zip(texts, retrieval.candidates, strict=True)
+            for text, row in zip(texts, rows, strict=True)
         ]
-        scores = self._scores(pairs, until, rule.cut, advance)
+        similarities = [[candidate.similarity for candidate in row] for row in rows]
+        scores = self._scores(pairs, similarities, rule, until, advance)
         shared_warnings = [
             *rule.warnings,
             *self._encoder.warnings,
@@ -164,12 +104,13 @@ class SearchPipeline:
             *retrieval.warnings,
         ]
         answers = []
-        for (text, was_cut), row, row_scores in zip(cut, retrieval.candidates, scores, strict=True):
+        for (text, was_cut), retrieved, row, row_scores in zip(cut, retrieval.candidates, rows, scores, strict=True):
+            candidates = len(retrieved) - len(row) + len(row_scores)
             ranked = sorted(
                 zip(row, row_scores, strict=False),  # a deadline leaves out the last
                 key=lambda scored: (-scored[1], -scored[0].similarity, scored[0].item_id),
             )
-            late = _late_warning(request, len(ranked), len(row))
+            late = _late_warning(request, candidates, len(retrieved))
             passed = [(candidate, score) for candidate, score in ranked if rule.cut is None or score >= rule.cut]
             said = rule.fitted.probabilities([score for _, score in ranked]) if rule.fitted else [None] * len(ranked)
             shown = list(zip(passed, said, strict=False))[: request.top]
@@ -179,32 +120,55 @@ class SearchPipeline:
                     matches=[
                         _match(rank, found[c.item_id], c, score, p) for rank, ((c, score), p) in enumerate(shown, 1)
                     ],
-                    candidates=len(ranked),
-                    retrieved=len(row),
-                    below_threshold=len(ranked) - len(passed),
+                    candidates=candidates,
+                    retrieved=len(retrieved),
+                    reranked=len(ranked),
+                    below_threshold=candidates - len(passed),
                     threshold=rule.cut,
                     warnings=[*_cut_warning(text, was_cut), *late, *shared_warnings],
                 )
             )
         return answers
 
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None) -> Scores:
+        """Score (lost, found) pairs as a search does; shape (n,), in [0, 1].
+
+        Args:
+            pairs: n pairs; what is longer than the models read is cut.
+            advance: Called with the number of pairs scored since the last call.
+
+        Raises:
+            ModelError: A model cannot be used.
+        """
+        rule = self._rule(Request(show_all=True))
+        scores = self._reranker.score_pairs(pairs, advance)
+        is_blended = rule.fitted and rule.fitted.blend
+        return rule.scores(scores, self._encoder.similarities(pairs)) if is_blended else scores
+
     def _scores(
-        self, pairs: list[list[tuple[str, str]]], until: float | None, cut: float | None, advance: Advance | None
+        self,
+        pairs: list[list[tuple[str, str]]],
+        similarities: list[list[float]],
+        rule: "_Rule",
+        until: float | None,
+        advance: Advance | None,
     ) -> list[list[float]]:
         """The scores of each query's candidates; of the first ones where the time does not suffice for all."""
         deepest = max(map(len, pairs))
         step = max(1, deepest if until is None else ROUND_PAIRS // len(pairs))
         scores: list[list[float]] = [[] for _ in pairs]
-        for depth in range(0, deepest, step):
+        for start in range(0, deepest, step):
             began = time.monotonic()
-            rows = [row[depth : depth + step] for row in pairs]
-            texts = [pair for row in rows for pair in row]
-            values = iter(self._reranker.score_pairs(texts, advance, least=cut).tolist())
-            for row, known in zip(rows, scores, strict=True):
-                known += [next(values) for _ in row]
+            texts = [pair for row in pairs for pair in row[start : start + step]]
+            cosines = [cosine for row in similarities for cosine in row[start : start + step]]
+            of_pairs = np.array(cosines, dtype=np.float32)
+            needed = rule.needed(of_pairs, self._reranker.leaves_early_at)
+            values = iter(rule.scores(self._reranker.score_pairs(texts, advance, needed), of_pairs).tolist())
+            for row, known in zip(pairs, scores, strict=True):
+                known += [next(values) for _ in row[start : start + step]]
             now = time.monotonic()
             # The next round would end too late. The first one may have loaded the model, and foretells nothing.
-            if until is not None and now + (now - began if depth else 0) > until:
+            if until is not None and now + (now - began if start else 0) > until:
                 break
         return scores
 
@@ -216,7 +180,7 @@ class SearchPipeline:
         is_fitted_cut = not request.show_all and request.min_score is None
         cut = None if request.show_all else request.min_score
         try:
-            fitted = load_threshold(self._reranker, self._threshold_file)
+            fitted = load_threshold(self._reranker, self._threshold_file, self._encoder)
             if fitted is not None:
                 require_precision(fitted, self._reranker)
                 warnings = self._passed_over_warning()
@@ -245,6 +209,27 @@ class _Rule:
     fitted: Threshold | None
     warnings: list[str]
 
+    @property
+    def hides(self) -> bool:
+        """Whether what does not reach the fitted threshold need not be known."""
+        return self.fitted is not None and self.cut is not None and self.cut >= self.fitted.threshold
+
+    def needed(self, similarities: Vectors, leaves_early_at: float | None) -> Logits | None:
+        """The logits that matter, where pairs may leave the reranker early by this rule."""
+        if self.fitted is None or not self.hides or leaves_early_at != self.fitted.threshold:
+            return None
+        return self.fitted.needed(similarities)
+
+    def worth_reranking(self, row: list[Candidate]) -> list[Candidate]:
+        """The first candidates, without those too dissimilar to be shown."""
+        if self.fitted is None or not self.hides:
+            return row
+        return [candidate for candidate in row if self.fitted.is_worth_reranking(candidate.similarity)]
+
+    def scores(self, by_reranker: Scores, similarities: Vectors) -> Scores:
+        """What the cut is compared with."""
+        return self.fitted.scores(by_reranker, similarities).astype(np.float32) if self.fitted else by_reranker
+
 
 def _checked(request: Request) -> Request:
     for name in ("top", "depth"):
@@ -272,9 +257,9 @@ def _cut_warning(text: str, was_cut: bool) -> list[str]:
     return [f"the query is longer than the model reads; only its first {len(text)} characters count"] if was_cut else []
 
 
-def _late_warning(request: Request, reranked: int, retrieved: int) -> list[str]:
-    late = f"the deadline of {request.deadline} ms came after {reranked} of {retrieved} candidates"
-    return [late] if reranked < retrieved else []
+def _late_warning(request: Request, compared: int, retrieved: int) -> list[str]:
+    late = f"the deadline of {request.deadline} ms came after {compared} of {retrieved} candidates"
+    return [late] if compared < retrieved else []
 
 
 def _match(rank: int, item: Item, candidate: Candidate, score: float, probability: float | None) -> Match:

@@ -7,6 +7,7 @@ import numpy as np
 
 from search import model_folder
 from search.batches import token_batches
+from search.early_exit import Logits
 from search.errors import ModelError
 from search.model import Model
 from search.types import Advance, Scores
@@ -39,15 +40,15 @@ class Reranker(Model):
         return self.score_pairs([(query, text) for text in texts])
 
     def score_pairs(
-        self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None, least: float | None = None
+        self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None, needed: Logits | None = None
     ) -> Scores:
         """Score (lost, found) pairs, of many reports together.
 
         Args:
             pairs: n pairs; what is longer than the model reads is cut.
             advance: Called after each batch with the number of pairs in it.
-            least: The score that matters: a pair that seems to be below it may get an estimate, below it too, which a
-                graph has earlier. None: every score is the model's own.
+            needed: The logits that matter, shape (n,): a pair that seems to be below its own may get an estimate, below
+                it too, which a graph has earlier. None: every score is the model's own.
 
         Returns:
             Shape (n,), float32, the sigmoid of the model's logit, in [0, 1].
@@ -58,7 +59,7 @@ class Reranker(Model):
         if not pairs:
             return np.empty(0, dtype=np.float32)
         if self.graph:
-            scores = sigmoid(self.graph.run(pairs, advance, least)[:, 0])
+            scores = sigmoid(self.graph.run(pairs, advance, needed)[:, 0])
         else:
             scores = np.empty(len(pairs), dtype=np.float32)
             for batch in token_batches([len(lost) + len(found) for lost, found in pairs], self.batch_characters):
@@ -68,6 +69,11 @@ class Reranker(Model):
         if not np.isfinite(scores).all():
             raise ModelError(f"the reranker {self.folder} returned scores that are no numbers; its weights are damaged")
         return scores
+
+    @property
+    def leaves_early_at(self) -> float | None:
+        """The threshold for which it was seen which pairs may leave the graph early; None where there is no such."""
+        return self.graph.notes.early_exit_at if self.graph else None
 
     def load(self) -> None:
         """Load the model now, not with the first pairs.

@@ -90,11 +90,13 @@ def _model(model: Model) -> dict[str, Any]:
 
 
 def _threshold(application: Application) -> dict[str, Any]:
-    threshold = load_threshold(application.reranker, application.threshold_file)
+    threshold = load_threshold(application.reranker, application.threshold_file, application.encoder)
     if threshold is None:
         return {"value": None, "policy": "none fitted: nothing is hidden"}
     told = {"value": threshold.threshold, "policy": threshold.policy, "fitted on": threshold.fitted_on}
     told |= {"precision": threshold.precision}
+    if threshold.blend:
+        told |= {"blend": f"the similarity by {application.encoder.name} counts too"}
     if is_passed_over(application.threshold_file, application.reranker):
         told |= {"passed over": f"{application.threshold_file}, fitted for another reranker"}
     notes = application.reranker.graph_notes

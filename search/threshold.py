@@ -1,20 +1,22 @@
 """The fitted decision rule: which scores are a match, and how probable a match is at a score."""
 
 from collections.abc import Sequence
-from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from search.encoder import BiEncoder
 from search.errors import FingerprintError, ModelError
+from search.likelihood import SUREST, Calibration
 from search.reranker import Reranker
 from search.validation import reasons
 from search.whole_file import write_whole
 
 FILE_NAME = "threshold.json"
+
+Values = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
 
 class Figure(BaseModel):
@@ -33,84 +35,57 @@ class Figure(BaseModel):
         return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
-class Likelihood(StrEnum):
-    """A probability in a clerk's words."""
+class Blend(BaseModel):
+    """How the bi-encoder's similarity moves the reranker's score, and the decision rule for what comes of it.
 
-    VERY_LIKELY = "very likely"
-    """0.8 or more."""
-    POSSIBLE = "possible"
-    """0.4 or more."""
-    UNLIKELY = "unlikely"
-
-    @classmethod
-    def of(cls, probability: float) -> "Likelihood":
-        """The words for a probability.
-
-        >>> str(Likelihood.of(0.85))
-        'very likely'
-        """
-        if probability >= 0.8:  # noqa: PLR2004
-            return cls.VERY_LIKELY
-        return cls.POSSIBLE if probability >= 0.4 else cls.UNLIKELY  # noqa: PLR2004
-
-
-_SUREST = 1 - 1e-6
-"""A calibration may say 1, whose odds are infinite."""
-
-
-class Calibration(BaseModel):
-    """From a score to the share of pairs with such a score that match; straight lines between knots.
-
-    Example:
-        >>> Calibration(method="platt", scores=(0, 0.5, 1), probabilities=(0, 0.2, 1)).alone([0.25]).tolist()
-        [0.1]
+    Two models err differently, and so their sum errs less: of the logit l and the cosine c the blended score is the
+    sigmoid of l + weight (c - centre).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
-    """`isotonic` or `platt`."""
-    scores: tuple[float, ...] = Field(min_length=1)
-    """Rising."""
-    probabilities: tuple[float, ...]
-    """One per score, never falling, in [0, 1]."""
+    encoder: str
+    """Fingerprint of the bi-encoder."""
+    weight: float = Field(gt=0, allow_inf_nan=False)
+    """Logits per unit of cosine."""
+    centre: FiniteFloat
+    """The cosine that moves nothing."""
+    floor: FiniteFloat
+    """Below this cosine the reranker is not asked: of the validation pairs that reach the threshold one in 200 lies
+    lower."""
+    threshold: float = Field(ge=0, le=1)
+    figures: dict[str, Figure]
+    flipped: dict[str, float]
+    calibration: Calibration
 
-    @model_validator(mode="after")
-    def _is_monotone(self) -> "Calibration":
-        rises = all(low < high for low, high in pairwise(self.scores))
-        never_falls = all(low <= high for low, high in pairwise((0.0, *self.probabilities, 1.0)))
-        if len(self.scores) != len(self.probabilities) or not rises or not never_falls:
-            raise ValueError("is no calibration: scores must rise, and probabilities never fall, within [0, 1]")
-        return self
-
-    def alone(self, scores: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The probability that each of some pairs matches, looked at alone; in [0, 1], of the shape of the scores."""
-        return np.interp(scores, self.scores, self.probabilities)
-
-    def of_candidates(self, scores: Sequence[float], least: float) -> list[float]:
-        """How probable it is of each of a search's candidates that it is the lost thing, if at most one is.
-
-        The odds p / (1 - p) that each has alone share the certainty with the 1 that stands for none of them: what is
-        left of independent pairs when no two match at once. So near twins that all look right take from one another.
+    def scores(self, scores: Values, similarities: Values) -> Values:
+        """Blended scores.
 
         Args:
-            scores: n of them.
-            least: Only candidates with this score or a higher one take from the others; the many that are hopeless
-                would be too much together.
-
-        Returns:
-            One per score, in [0, 1], never falling with the score; of those from `least` on together at most 1.
+            scores: The reranker's, in [0, 1]; shape (n,).
+            similarities: Cosines of the same pairs, in [-1, 1].
 
         Example:
-            >>> alone = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
-            >>> [[round(p, 2) for p in alone.of_candidates(scores, 0.5)] for scores in ([0.9, 0.2], [0.9, 0.8])]
-            [[0.9, 0.02], [0.64, 0.29]]
+            >>> calibration = Calibration(method="platt", scores=(0, 1), probabilities=(0, 1))
+            >>> blend = Blend(encoder="", weight=10, centre=0.6, floor=0.3, threshold=0.5, figures={}, flipped={},
+            ...     calibration=calibration)
+            >>> blend.scores(np.array([0.5, 0.5, 0.5]), np.array([0.5, 0.6, 0.7])).round(2).tolist()
+            [0.27, 0.5, 0.73]
         """
-        found = np.array(scores)
-        alone = np.minimum(self.alone(found), _SUREST)
-        odds = alone / (1 - alone)
-        rivals = odds[found >= least].sum() + np.where(found >= least, 0, odds)
-        return (odds / (1 + rivals)).tolist()  # type: ignore[no-any-return]
+        return blended_scores(self.weight, self.centre, scores, similarities)
+
+
+def blended_scores(weight: float, centre: float, scores: Values, similarities: Values) -> Values:
+    """See `Blend.scores`."""
+    blended: Values = 1 / (1 + np.exp(-logit(scores) - weight * (similarities.astype(np.float64) - centre)))
+    return blended
+
+
+def logit(scores: Values) -> Values:
+    """From scores to logits; of 0 and 1 as of a millionth beside them."""
+    bounded = np.clip(np.asarray(scores, dtype=np.float64), 1 - SUREST, SUREST)
+    logits: Values = np.log(bounded / (1 - bounded))
+    return logits
 
 
 class Threshold(BaseModel):
@@ -134,6 +109,28 @@ class Threshold(BaseModel):
     """Of the arithmetic that it was fitted in, e.g. `float32`."""
     flipped: dict[str, float]
     """By other precision: the share of the pairs that it puts on the other side of the threshold."""
+    blend: Blend | None = None
+    """Holds in place of the reranker alone where its bi-encoder retrieves."""
+
+    def with_encoder(self, encoder: BiEncoder | None) -> "Threshold":
+        """Of a threshold as it was fitted: the rule that holds with this bi-encoder, the blend's if it is of it."""
+        blend = self.blend
+        if blend is None or encoder is None or blend.encoder != encoder.fingerprint:
+            return self.model_copy(update={"blend": None})
+        return self.model_copy(update={name: getattr(blend, name) for name in _OF_THE_BLEND})
+
+    def scores(self, scores: Values, similarities: Values) -> Values:
+        """What is compared with the threshold: blended scores, or without a blend the reranker's as they are."""
+        return self.blend.scores(scores, similarities) if self.blend else scores
+
+    def needed(self, similarities: Values) -> Values:
+        """The logit that the reranker must give pairs of these similarities to reach the threshold; shape (n,)."""
+        logits = np.full(len(similarities), logit(np.array(self.threshold)))
+        return logits - self.blend.weight * (similarities - self.blend.centre) if self.blend else logits
+
+    def is_worth_reranking(self, similarity: float) -> bool:
+        """Whether a pair of this similarity may reach the threshold."""
+        return self.blend is None or similarity >= self.blend.floor
 
     def probabilities(self, scores: Sequence[float]) -> list[float]:
         """How probable it is of each candidate that it is the lost thing; see `Calibration.of_candidates`."""
@@ -152,16 +149,21 @@ class Threshold(BaseModel):
             raise ModelError(f"{path} cannot be written: {error.strerror}") from error
 
 
+_OF_THE_BLEND = ("threshold", "figures", "flipped", "calibration")
+
 MOST_FLIPPED = 0.005
 """A precision that decides more pairs otherwise than this share needs a threshold of its own."""
 
 
-def load_threshold(reranker: Reranker, office: Path | None = None) -> Threshold | None:
+def load_threshold(
+    reranker: Reranker, office: Path | None = None, encoder: BiEncoder | None = None
+) -> Threshold | None:
     """The threshold that holds for a reranker: the office's own where it was fitted for it, else the model's.
 
     Args:
         reranker: Its fingerprint must be the threshold's.
         office: The office's own file; it need not exist.
+        encoder: Retrieves; where there is a blend with it that holds. None: the rule of the reranker alone.
 
     Raises:
         FingerprintError: The model's was fitted for another model or text form.
@@ -170,7 +172,7 @@ def load_threshold(reranker: Reranker, office: Path | None = None) -> Threshold 
     if office is not None and office.exists():
         threshold = _read(office)
         if threshold.reranker == reranker.fingerprint:
-            return threshold
+            return threshold.with_encoder(encoder)
     path = reranker.folder / FILE_NAME
     if not path.exists():
         return None
@@ -180,7 +182,7 @@ def load_threshold(reranker: Reranker, office: Path | None = None) -> Threshold 
             f"{path} was fitted for reranker {threshold.reranker[:12]}, this is {reranker.fingerprint[:12]}; "
             f"{_WAYS_OUT}"
         )
-    return threshold
+    return threshold.with_encoder(encoder)
 
 
 def is_passed_over(office: Path, reranker: Reranker) -> bool:

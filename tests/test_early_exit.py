@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_tiny_reranker
+from conftest import make_tiny_reranker, with_threshold
 
 from search.conversion import save_graph, variants, write_notes
 from search.early_exit import EarlyExit, Features, features, fit_early_exit
@@ -16,6 +16,7 @@ from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import Graph
 from search.reranker import Reranker, sigmoid
+from search.threshold import FILE_NAME, load_threshold
 from search.types import Scores
 
 Run = Callable[..., tuple[int, str, str]]
@@ -46,20 +47,23 @@ def folder(deep_reranker: Reranker, tmp_path: Path) -> Path:
     return folder
 
 
-def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float | None = None) -> EarlyExit:
+NEEDED = np.random.default_rng(2).normal(scale=0.1, size=len(PAIRS)).astype(np.float32)
+"""Logits with which the pairs would be shown."""
+
+
+def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float = 0.5) -> EarlyExit:
     """Writes an early exit by a random estimate by which this share of PAIRS goes on."""
-    known, logits = graph.halfway(PAIRS)
+    known, _ = graph.halfway(PAIRS)
     weights = np.random.default_rng(1).normal(size=known.shape[1]).astype(np.float32)
     early = EarlyExit(
-        threshold=threshold or float(np.quantile(sigmoid(logits[:, 0]), 0.7)),
         weights=tuple(map(float, weights)),
         bias=0.5,
-        cut=float(np.quantile(known @ weights, 1 - share)) + 0.5,
+        margin=float(np.quantile(known @ weights - NEEDED, 1 - share)) + 0.5,
         kept=1,
         searches=50,
         going_on=share,
     )
-    write_notes(folder, graph.notes.model_copy(update={"early_exit": early}))
+    write_notes(folder, graph.notes.model_copy(update={"early_exit": early, "early_exit_at": threshold}))
     return early
 
 
@@ -77,7 +81,7 @@ def test_a_graph_of_an_encoder_is_not_cut(graphs: Path, encoder: BiEncoder) -> N
         graph.halfway(["a hat"])
 
 
-def test_pairs_that_leave_early_are_below_the_threshold_and_the_others_as_they_were(
+def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_were(
     folder: Path, deep_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
@@ -86,33 +90,31 @@ def test_pairs_that_leave_early_are_below_the_threshold_and_the_others_as_they_w
     known, logits = graph.halfway(PAIRS)
     scores = sigmoid(logits[:, 0])
     fast = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
-    leaves = early.estimates(known) < early.cut
+    assert fast.leaves_early_at == 0.5
+    leaves = early.estimates(known) - NEEDED < early.margin
     assert 30 <= leaves.sum() <= 50
-    for least in (early.threshold, (1 + early.threshold) / 2):
-        found: Scores = fast.score_pairs(PAIRS, least=least)
-        np.testing.assert_allclose(found[~leaves], scores[~leaves], atol=1e-5)
-        assert (found[leaves] < early.threshold).all()
-        assert (found[leaves] != scores[leaves]).all()
-    for lower in (None, early.threshold - 1e-3, 0.0):
-        np.testing.assert_allclose(fast.score_pairs(PAIRS, least=lower), scores, atol=1e-5)
+    found: Scores = fast.score_pairs(PAIRS, needed=NEEDED)
+    np.testing.assert_allclose(found[~leaves], scores[~leaves], atol=1e-5)
+    assert (found[leaves] < sigmoid(NEEDED)[leaves]).all()
+    assert (found[leaves] != scores[leaves]).all()
+    np.testing.assert_allclose(fast.score_pairs(PAIRS), scores, atol=1e-5)
 
 
 def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, deep_reranker: Reranker) -> None:
+    with_exit(folder, Graph(folder, deep_reranker.fingerprint))
     graph = Graph(folder, deep_reranker.fingerprint)
-    early = with_exit(folder, graph)
-    graph = Graph(folder, deep_reranker.fingerprint)
-    alone = [graph.run(PAIRS[start:], least=early.threshold) for start in range(8)]
+    alone = [graph.run(PAIRS[start:], needed=NEEDED[start:]) for start in range(8)]
 
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(8) as pool:
-        together = pool.map(lambda start: graph.run(PAIRS[start:], least=early.threshold), range(8))
+        together = pool.map(lambda start: graph.run(PAIRS[start:], needed=NEEDED[start:]), range(8))
         with pytest.raises(KeyboardInterrupt):
             graph.run(PAIRS * 10, interrupted)
         for one, other in zip(together, alone, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
-    np.testing.assert_allclose(graph.run(PAIRS, least=early.threshold), alone[0], atol=1e-4)
+    np.testing.assert_allclose(graph.run(PAIRS, needed=NEEDED), alone[0], atol=1e-4)
 
 
 def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
@@ -130,6 +132,10 @@ def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
 
     whole = answers("--all")
     middle = float(np.median(list(whole.values())))
+    fitted = load_threshold(Reranker(str(with_threshold(Path(deep_reranker.name), middle)), "cpu"))
+    assert fitted is not None
+    fitted.save(office / FILE_NAME)
+    (Path(deep_reranker.name) / FILE_NAME).unlink()
     present = office / "graphs" / folder.name
     with_exit(present, Graph(present, deep_reranker.fingerprint), share=0.0, threshold=middle)
     assert answers("--all") == pytest.approx(whole, abs=1e-4)
@@ -165,23 +171,23 @@ def synthetic(passing: float) -> tuple[Features, Features]:
 
 def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave() -> None:
     known, logits = synthetic(passing=0.03)
-    fitted = fit_early_exit(known, logits, 0.5, depth=100)
+    offsets = np.random.default_rng(4).normal(size=len(known))  # a similarity that counts too
+    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, depth=100)
     assert fitted is not None
     assert fitted.pays
-    assert 0.03 < fitted.going_on < 0.2
+    assert 0.03 < fitted.going_on < 0.3
     assert fitted.searches > 80
-    assert fitted.highest_logit < 0
-    leaves = fitted.estimates(known) < fitted.cut
+    leaves = fitted.estimates(known) - offsets < fitted.margin
     assert (logits[leaves] >= 0).sum() <= 1
 
 
 def test_an_exit_that_knows_nothing_does_not_pay() -> None:
     known, logits = synthetic(passing=0.03)
-    fitted = fit_early_exit(known[::-1], logits, 0.5, depth=100)
+    fitted = fit_early_exit(known[::-1], logits, np.zeros(len(known)), depth=100)
     assert fitted is not None
     assert not fitted.pays
 
 
 def test_where_searches_find_nothing_no_exit_is_fitted() -> None:
     known, logits = synthetic(passing=0.03)
-    assert fit_early_exit(known, logits - 100, 0.5, depth=100) is None
+    assert fit_early_exit(known, logits - 100, np.zeros(len(known)), depth=100) is None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from search.encoder import BiEncoder
+from search.likelihood import Calibration
 from search.reranker import Reranker
-from search.threshold import Calibration, Threshold
+from search.threshold import Threshold
 from search.training import metrics
 from search.training.baselines import bm25, pair_similarities
 from search.training.corpus import Corpus, LostObject, SeveralReport, Split, StrayReport, VagueReport
@@ -174,8 +175,9 @@ def test_bm25_ranks_by_rare_words_and_is_zero_without_a_common_one() -> None:
 
 
 def test_the_whole_report_of_a_small_corpus_has_every_section(
-    encoder: BiEncoder, reranker: Reranker, things: list[LostObject]
+    encoder: BiEncoder, reranker: Reranker, things: list[LostObject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("search.training.retrieval.ITEMS", 200)
     corpus = Corpus(
         {Split.TEST: things},
         {Split.TEST: [StrayReport(report="a wooden leg", split=Split.TEST)]},
@@ -184,9 +186,9 @@ def test_the_whole_report_of_a_small_corpus_has_every_section(
     )
     report = Evaluation(encoder, reranker, at(0.5), depth=5).run(corpus, Split.TEST)
     assert list(report.sections) == [
-        "mixed pairs", "twin pairs", "searches by BM25", "searches by the bi-encoder", "searches reranked",
-        "recall@1 reranked by category", "no match", "shown matches", "contradictions", "vague reports",
-        "reports of several objects",
+        "mixed pairs", "twin pairs", "searches by BM25", "searches by the bi-encoder",
+        "retrieval among 20,000 items", "searches reranked", "recall@1 reranked by category", "no match",
+        "shown matches", "contradictions", "vague reports", "reports of several objects",
     ]  # fmt: skip
     assert report.sections["recall@1 reranked by category"] == {}  # two groups are too few
     assert report.mixed.labels.sum() == 40

@@ -13,10 +13,11 @@ from search.encoder import BiEncoder
 from search.errors import FingerprintError, QueryError
 from search.ingest import Ingest
 from search.item_input import ImportedItem, ItemUpdate, NewItem
+from search.likelihood import Likelihood
 from search.pipeline import ROUND_PAIRS, Answer, Request, SearchPipeline
 from search.reindex import reindex
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, Likelihood, Threshold
+from search.threshold import FILE_NAME, Threshold
 from storage.database import Database
 from storage.items import Filters
 from storage.models import Status

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from search.encoder import BiEncoder
 from search.ingest import Ingest
@@ -68,6 +68,29 @@ def test_the_shipped_folder_is_a_cross_encoder_as_sentence_transformers_users_ex
     ranked = model.rank("my black eastpak backpack with a ripped pocket", found, show_progress_bar=False)
     assert ranked[0]["corpus_id"] == 1
     assert (find_model("lostfound-minilm") / "model.safetensors").stat().st_size < 45_000_000
+
+
+def test_the_shipped_encoder_retrieves_from_a_large_office_and_is_small(shipped_encoder: BiEncoder) -> None:
+    model = SentenceTransformer(str(find_model("lostfound-encoder")), device="cpu", local_files_only=True)
+    texts = [text for pair in PAIRS for text in pair]
+    np.testing.assert_allclose(model.encode(texts, show_progress_bar=False), shipped_encoder.encode(texts), atol=1e-5)
+    assert (find_model("lostfound-encoder") / "model.safetensors").stat().st_size < 45_000_000
+    objects = load_corpus().objects[Split.TEST][:200]
+    reports = shipped_encoder.encode_queries([entry.lost[0] for entry in objects])
+    items = shipped_encoder.encode([entry.found[0] for entry in objects])
+    assert ((reports @ items.T).argmax(axis=1) == np.arange(len(objects))).mean() > 0.75
+
+
+def test_the_two_shipped_models_decide_together(
+    shipped_encoder: BiEncoder, shipped_reranker: Reranker, database: Database
+) -> None:
+    alone, fitted = (load_threshold(shipped_reranker, encoder=encoder) for encoder in (None, shipped_encoder))
+    assert alone is not None
+    assert fitted is not None
+    assert fitted.blend is not None
+    assert fitted.figures["AP"].value > alone.figures["AP"].value
+    match, *others = SearchPipeline(database, shipped_encoder, shipped_reranker).score_pairs(PAIRS).tolist()
+    assert match >= fitted.threshold > max(others)
 
 
 def test_twins_of_the_test_split_are_told_apart(shipped_reranker: Reranker) -> None:

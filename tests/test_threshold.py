@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 
 from search.encoder import BiEncoder
 from search.errors import FingerprintError, ModelError, TrainingError
+from search.likelihood import Calibration, Likelihood
 from search.reranker import Reranker
-from search.threshold import (
-    FILE_NAME,
-    Calibration,
-    Likelihood,
-    Threshold,
-    is_passed_over,
-    load_threshold,
-    require_precision,
-)
+from search.threshold import FILE_NAME, Threshold, is_passed_over, load_threshold, require_precision
 from search.training import metrics
 from search.training.calibration import fit_calibration, fit_isotonic, fit_platt
 from search.training.corpus import Split, load_corpus

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from search.answers import Request
 from search.application import Application
 from search.benchmark.inventory import Inventory, make_office, open_office
 from search.benchmark.models import OURS
@@ -23,11 +24,11 @@ from search.index.base import ROUNDING
 from search.index.exact import nearest
 from search.ingest import ROWS_PER_COMMIT, Ingest
 from search.item_input import ImportedItem
-from search.pipeline import Request
 from search.reindex import reindex
 from search.retriever import Retriever
-from search.threshold import load_threshold
+from search.threshold import Threshold, load_threshold
 from search.training.corpus import Split, load_corpus
+from search.types import Vectors
 from storage.chunks import chunks
 from storage.items import HELD
 
@@ -61,7 +62,8 @@ def searching(
     size = len(inventory.texts)
     section = f"search among {size:,} items"
     office = make_office(application, inventory, folder / f"office-{size}")
-    cut = getattr(load_threshold(application.reranker), "threshold", 0.5)
+    fitted = load_threshold(application.reranker, encoder=application.encoder)
+    cut = fitted.threshold if fitted else 0.5
     request = Request(top=TOP, depth=DEPTH, min_score=cut)
     seconds: dict[str, list[float]] = {name: [] for name in (OURS, *pythons)}
     answers: dict[str, list[Ranking]] = {name: [] for name in seconds}
@@ -76,7 +78,7 @@ def searching(
                 worker.ask("index", texts=str(inventory.texts_file), vectors=str(inventory.vectors_file))
             except BenchmarkError as error:
                 failed[name] = str(error)
-        for query in queries:
+        for query, vector in zip(queries, application.encoder.encode_queries(queries), strict=True):
             rest()
             start = time.perf_counter()
             (answer,) = office.pipeline.search_many([query], request)
@@ -92,7 +94,8 @@ def searching(
                     failed[name] = str(error)
                     continue
                 seconds[name].append(told["seconds"])
-                answers[name].append([(place, score) for place, score in told["results"][:TOP] if score >= cut])
+                decided = _decided(told["results"], fitted, vector, inventory.vectors)
+                answers[name].append([(place, score) for place, score in decided[:TOP] if score >= cut])
         memory = {name: worker.ask("memory")["megabytes"] for name, worker in workers.items() if name not in failed}
     rows = []
     for name, taken in seconds.items():
@@ -109,6 +112,15 @@ def searching(
     rows[0].figures["queries/s, 32 in hand"] = _in_hand(office, request)
     rows[0].figures["MB on disk"] = _bytes(folder / f"office-{size}") / 1e6
     return [*rows, _retrieval(office, inventory, queries), _cold(office, queries[0], size)]
+
+
+def _decided(results: Ranking, fitted: Threshold | None, query: Vectors, vectors: Vectors) -> Ranking:
+    """A peer's ranking by the reranker, decided as lostfound does: the similarity counts too."""
+    if fitted is None or not results:
+        return results
+    places, scores = [place for place, _ in results], np.array([score for _, score in results])
+    final = fitted.scores(scores, vectors[places] @ query).tolist()
+    return sorted(zip(places, final, strict=True), key=lambda scored: -scored[1])
 
 
 def storing(application: Application, inventory: Inventory, folder: Path, pythons: dict[str, Path]) -> list[Row]:

@@ -38,10 +38,10 @@ def search(
         raise typer.BadParameter("give either a description or --queries FILE")
     if show_all and min_score is not None:
         raise typer.BadParameter("--all hides nothing, --min-score hides what is below; give one of them")
+    from search.answers import Request
     from search.application import Application
     from search.console import answer_as_json, print_answer, print_json, progress
     from search.item_input import parse_day
-    from search.pipeline import Request
     from search.record_file import QueryRecord, read_records
     from storage.chunks import chunks
     from storage.items import Filters
@@ -88,16 +88,16 @@ def search(
 def score(
     file: Annotated[Path, typer.Argument(help='JSON Lines of {"lost", "found"}; - is stdin.')],
 ) -> None:
-    """Score pairs of a lost report and a found description; each line comes out with "score"."""
+    """Score pairs of a lost report and a found description as a search would; each line comes out with "score"."""
     from search.application import Application
     from search.console import print_json, progress
     from search.record_file import PairRecord, read_records
     from storage.chunks import chunks
 
     records = read_records(PairRecord, file)
-    reranker = Application().reranker
+    pipeline = Application().pipeline
     with progress("Scoring", len(records)) as advance:
         for batch in chunks(records, PAIRS_PER_BATCH):
-            scores = reranker.score_pairs([(record.lost, record.found) for record in batch], advance)
+            scores = pipeline.score_pairs([(record.lost, record.found) for record in batch], advance)
             for record, value in zip(batch, scores.tolist(), strict=True):
                 print_json(record.model_dump() | {"score": value})

@@ -1,4 +1,4 @@
-"""Commands that fine-tune, calibrate and judge the reranker; they need the extra `lostfound[train]`."""
+"""Commands that fine-tune, calibrate and judge the models; they need the extra `lostfound[train]`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,6 +44,7 @@ def train(
     """Fine-tune a reranker; the defaults are the original system's recipe."""
     require_extra("train")
     from search.console import out, progress
+    from search.encoder import BiEncoder
     from search.model_folder import find_model
     from search.settings import load_settings
     from search.training.build import (
@@ -54,21 +55,22 @@ def train(
         require_new,
         train_reranker,
     )
-    from search.training.recipe import parse_recipe
+    from search.training.recipe import Recipe, parse_recipe
 
     if pairs is None and validation is not None:
         raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
     if pairs is not None and (draws, hard, foreign, groups) != (1, 1, 0, ""):
         raise typer.BadParameter("--draws, --hard, --foreign and --groups are for the corpus, --pairs are as they are")
     recipe = parse_recipe(
-        base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
+        Recipe, base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
         dropout=dropout, kept=kept, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign,
         groups=groups, bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
     find_model(recipe.base)  # before the corpus is encoded
-    device = load_settings().device
+    settings = load_settings()
+    device = settings.device
     if pairs is None:
         data = corpus_data(recipe, device)
     else:
@@ -77,8 +79,51 @@ def train(
     if model is None:
         return  # the first of the processes that train together finishes
     with progress("Fitting the threshold", pairs_to_score(data)) as advance:
-        reranker = finish_reranker(model, data, recipe, checkpoints, output, device=device, advance=advance)
+        reranker = finish_reranker(
+            model, data, recipe, checkpoints, output, encoder=BiEncoder(settings.encoder, device), advance=advance
+        )
     ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
+    out.print(ready, soft_wrap=True)
+
+
+@app.command()
+def train_encoder(
+    output: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
+    checkpoints: Annotated[Path, typer.Option(help="Folder of the run; a killed one goes on there.")] = Path(
+        "runs/train-encoder"
+    ),
+    base: Annotated[str, typer.Option(help="Model to start from: built-in, folder or hub id.")] = "all-MiniLM-L6-v2",
+    learning_rate: Annotated[float, typer.Option(help="After a tenth of the steps; falls linearly.")] = 6e-5,
+    batch_size: Annotated[int, typer.Option(help="Objects per step: all others are negatives of each.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Times that every object is seen, in other words each time.")] = 5,
+    dropout: Annotated[float, typer.Option(help="Of layers and attention.")] = 0.0,
+    kept: Annotated[float, typer.Option(help="Share of the base in the finished weights.")] = 0.25,
+    checkpoint_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; slow on a processor without it.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order.")] = 42,
+) -> None:
+    """Fine-tune a bi-encoder on the shipped corpus; the defaults made the shipped one."""
+    require_extra("train")
+    from search.console import out, progress
+    from search.model_folder import find_model
+    from search.settings import load_settings
+    from search.training.build import require_new
+    from search.training.build_encoder import ITEMS_TO_ENCODE, finish_encoder
+    from search.training.build_encoder import train_encoder as fine_tune
+    from search.training.corpus import load_corpus
+    from search.training.recipe import EncoderRecipe, parse_recipe
+
+    recipe = parse_recipe(
+        EncoderRecipe, base=base, learning_rate=learning_rate, batch_size=batch_size, rounds=rounds, dropout=dropout,
+        kept=kept, checkpoint_steps=checkpoint_steps, bf16=bf16, seed=seed,
+    )  # fmt: skip
+    require_new(output)
+    find_model(recipe.base)
+    device, corpus = load_settings().device, load_corpus()
+    model = fine_tune(corpus, recipe, checkpoints, device)
+    with progress("Seeing what it retrieves", ITEMS_TO_ENCODE) as advance:
+        encoder = finish_encoder(model, corpus, recipe, output, device=device, advance=advance)
+    ready = f"{output} is ready, fingerprint {encoder.fingerprint[:12]}; try it with LOSTFOUND_ENCODER={output}"
     out.print(ready, soft_wrap=True)
 
 
@@ -103,7 +148,7 @@ def calibrate(
     from search.training.threshold_fit import FLIP_PAIRS, Policy, fit_threshold
 
     application = Application()
-    chosen = validation_pairs(application.encoder) if pairs is None else _read(pairs)
+    chosen = validation_pairs(application.settings.device) if pairs is None else _read(pairs)
     fitted_on = f"{CORPUS_NAME}, validation" if pairs is None else pairs.name
     reranker = application.reranker
     # Should the graph ever fail, torch is to serve with this threshold.
@@ -116,10 +161,12 @@ def calibrate(
             others=others,
             policy=Policy(policy),
             at=0.9 if at is None else at,
+            encoder=application.encoder,
             advance=advance,
         )
     fitted.save(application.threshold_file)
-    if reranker.graph and reranker.graph.notes.early_exit_at != fitted.threshold:
+    fitted = fitted.with_encoder(application.encoder)
+    if reranker.graph and reranker.leaves_early_at != fitted.threshold:
         warn("run `lostfound optimise` too: the graph was measured at another threshold")
     if json:
         print_json({"file": str(application.threshold_file), **fitted.model_dump()})
@@ -148,7 +195,7 @@ def evaluate(
     from search.training.plots import plot_evaluation
 
     application = Application()
-    fitted = load_threshold(application.reranker, application.threshold_file)
+    fitted = load_threshold(application.reranker, application.threshold_file, application.encoder)
     if fitted is None:
         raise ModelError(f"{application.reranker.folder} has no threshold; fit one with `lostfound calibrate`")
     require_precision(fitted, application.reranker)

@@ -1,22 +1,18 @@
 """From pairs to a finished reranker: fine-tuning, export, threshold, card."""
 
-import os
 import random
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 
 from search.encoder import BiEncoder
 from search.errors import TrainingError
 from search.loading import PRECISIONS
-from search.model_folder import BUILT_IN_ENCODER
 from search.reranker import Reranker
 from search.threshold import FILE_NAME
 from search.training.card import write_card
@@ -24,9 +20,10 @@ from search.training.corpus import Split, load_corpus
 from search.training.export import export
 from search.training.finetune import LOG_NAME, finetune
 from search.training.pair_file import hold_out
-from search.training.pairs import Mix, Pair, build_pairs, validation_pairs
+from search.training.pairs import Mix, Pair, build_pairs, miner, validation_pairs
 from search.training.plots import plot_log
 from search.training.recipe import Recipe
+from search.training.run_folder import alone_in
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
@@ -60,10 +57,9 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
         letters = tuple(recipe.groups)
         objects = [entry for entry in objects if entry.group.startswith(letters)]
         strays = [stray for stray in strays if stray.group is None or stray.group.startswith(letters)]
-    encoder = BiEncoder(BUILT_IN_ENCODER, device)
     mix = replace(TRAINING_MIX, hard=recipe.hard, foreign=recipe.foreign)
-    train = build_pairs(objects, strays, encoder, mix, seed=recipe.seed, draws=recipe.draws)
-    return TrainingData(CORPUS_NAME, train, validation_pairs(encoder))
+    train = build_pairs(objects, strays, miner(device), mix, seed=recipe.seed, draws=recipe.draws)
+    return TrainingData(CORPUS_NAME, train, validation_pairs(device))
 
 
 def file_data(source: str, pairs: list[Pair], validation: list[Pair] | None, seed: int) -> TrainingData:
@@ -86,29 +82,8 @@ def train_reranker(data: TrainingData, recipe: Recipe, run: Path, device: str = 
     require_both_labels(np.array([pair.is_match for pair in data.validation], dtype=np.int64))
     count = min(CHECKPOINT_PAIRS, len(data.validation))
     sample = random.Random(recipe.seed).sample(data.validation, count)  # noqa: S311  a file may be in any order
-    with _alone_in(run):
+    with alone_in(run):
         return finetune(data.train, sample, recipe, run, device)
-
-
-@contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
-    """Two trainings would write one another's checkpoints. A killed process leaves no lock behind."""
-    if os.environ.get("RANK", "0") != "0":
-        yield  # trains together with the first
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        with FileLock(run / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise TrainingError(
-            f"another process is training in {run}; wait for it, or name another folder with --checkpoints"
-        ) from None
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"{run} cannot be written: {error}; free some space and run the same command, or name another folder with "
-            "--checkpoints"
-        ) from error
 
 
 def require_new(output: Path) -> None:
@@ -127,7 +102,14 @@ def pairs_to_score(data: TrainingData) -> int:
 
 
 def finish_reranker(
-    model: CrossEncoder, data: TrainingData, recipe: Recipe, run: Path, output: Path, *, device: str, advance: Advance
+    model: CrossEncoder,
+    data: TrainingData,
+    recipe: Recipe,
+    run: Path,
+    output: Path,
+    *,
+    encoder: BiEncoder,
+    advance: Advance,
 ) -> Reranker:
     """Save a fine-tuned model with `threshold.json` and model card; the folder appears when all of it is there.
 
@@ -137,7 +119,7 @@ def finish_reranker(
         recipe: Of the run.
         run: The run's folder, with its log.
         output: A new folder.
-        device: Where the validation pairs are scored.
+        encoder: That it is to be used with; the validation pairs are scored on its device.
         advance: Called with the number of validation pairs scored since the last call, in all precisions.
 
     Raises:
@@ -150,13 +132,15 @@ def finish_reranker(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         export(model, partial)
-        reranker = Reranker(str(partial), device)
-        others = [Reranker(str(partial), device, precision=name) for name in PRECISIONS if name != reranker.precision]
+        reranker = Reranker(str(partial), encoder.device)
+        others = [
+            Reranker(str(partial), encoder.device, precision=name) for name in PRECISIONS if name != reranker.precision
+        ]
         fitted_on = f"{data.source}, validation"
-        threshold = fit_threshold(reranker, data.validation, fitted_on, others=others, advance=advance)
+        threshold = fit_threshold(reranker, data.validation, fitted_on, others=others, encoder=encoder, advance=advance)
         threshold.save(partial / FILE_NAME)
         write_card(partial, output.name, recipe, data.source, data.train, data.validation, threshold, run / LOG_NAME)
         partial.replace(output)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{output} cannot be written: {error}; free some space and run the same command") from error
-    return Reranker(str(output), device)
+    return Reranker(str(output), encoder.device)

@@ -8,7 +8,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from search.threshold import Calibration
+from search.likelihood import Calibration
+from search.threshold import logit
 from search.training.metrics import Labels, Values, brier
 
 FOLDS = 5
@@ -55,7 +56,7 @@ def fit_platt(labels: Labels, scores: Values) -> Calibration:
     """
     low, high = _targets(labels)
     weights = np.where(labels == 1, high, low)  # of the target 1; the rest is the weight of 0
-    logits = np.tile(_logit(scores), 2)[:, None]
+    logits = np.tile(logit(scores), 2)[:, None]
     fitted = LogisticRegression(C=np.inf).fit(
         logits, np.repeat([1, 0], len(labels)), sample_weight=np.concatenate([weights, 1 - weights])
     )
@@ -81,8 +82,3 @@ def _calibration(method: str, scores: Values, values: Values) -> Calibration:
 
 def _sigmoid(logits: Values) -> Values:
     return (1 + np.tanh(logits / 2)) / 2  # 1 / (1 + exp(-x)) overflows
-
-
-def _logit(scores: Values) -> Values:
-    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
-    return np.log(clipped / (1 - clipped))

@@ -1,16 +1,19 @@
 """Fitting threshold and calibration of a reranker on pairs that it was not trained on."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
+from search.encoder import BiEncoder
 from search.errors import ModelError, TrainingError
 from search.reranker import Reranker
-from search.threshold import Figure, Threshold
+from search.threshold import Blend, Figure, Threshold, blended_scores
 from search.training import metrics
+from search.training.blend_fit import fit_blend
 from search.training.calibration import fit_calibration
 from search.training.metrics import Labels, Values
 from search.training.pairs import Pair
@@ -18,6 +21,10 @@ from search.types import Advance
 
 FLIP_PAIRS = 2000
 """By how many pairs another precision is judged: 0.5 % of them are ten. A CPU computes slowly in float16."""
+
+
+PASSED_OVER = 0.005
+"""Share of the validation pairs above the threshold that a search may pass over for their low similarity."""
 
 
 class Policy(StrEnum):
@@ -98,9 +105,10 @@ def fit_threshold(
     policy: Policy = Policy.BEST_F1,
     at: float = 0.9,
     others: Sequence[Reranker] = (),
+    encoder: BiEncoder | None = None,
     advance: Advance | None = None,
 ) -> Threshold:
-    """Fit threshold and calibration.
+    """Fit threshold and calibration, of the reranker alone and of its blend with a bi-encoder.
 
     Args:
         reranker: Scores the pairs; the threshold is bound to its fingerprint and precision.
@@ -109,41 +117,70 @@ def fit_threshold(
         policy: See `choose_threshold`.
         at: Likewise.
         others: The same model in other precisions, for which the flipped decisions are measured.
+        encoder: Is blended in, where its similarity says something beyond the score.
         advance: Called with the number of pairs scored since the last call.
 
     Raises:
         TrainingError: The policy cannot be served by these pairs.
-        ModelError: The reranker cannot be used.
+        ModelError: A model cannot be used.
     """
     labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
     groups = [pair.group for pair in pairs]
     texts = [(pair.lost, pair.found) for pair in pairs]
     scores = reranker.score_pairs(texts, advance).astype(np.float64)
-    threshold = choose_threshold(labels, scores, policy, at)
-    if policy is Policy.BEST_F1:
-        best = (scores >= threshold).astype(np.int64)
-        low, high = metrics.interval(metrics.f1, groups, labels, best)
-        one_standard_error = (high - low) / (2 * 1.96)  # as in Breiman et al., 1984
-        threshold = choose_threshold(labels, scores, policy, at, tolerance=one_standard_error)
-    predicted = (scores >= threshold).astype(np.int64)
-    flipped = {}
     chosen = random.Random(0).sample(range(len(pairs)), min(FLIP_PAIRS, len(pairs)))  # noqa: S311  no secret
+    of_others: dict[str, Values] = {}
     for other in others:
         with suppress(ModelError):  # some networks overflow in float16: that precision then stays unmeasured
-            flips = (other.score_pairs([texts[i] for i in chosen], advance) >= threshold) != predicted[chosen]
-            flipped[other.precision] = round(float(flips.mean()), 5)
+            of_others[other.precision] = other.score_pairs([texts[i] for i in chosen], advance).astype(np.float64)
+
+    def rule(blended: Callable[[Values, Values], Values], similarities: Values) -> dict[str, Any]:
+        final = blended(scores, similarities)
+        threshold = _threshold(labels, final, groups, policy, at)
+        predicted = (final >= threshold).astype(np.int64)
+        flipped = {
+            name: (blended(values, similarities[chosen]) >= threshold) != predicted[chosen]
+            for name, values in of_others.items()
+        }
+        return {
+            "threshold": threshold,
+            "figures": {"AP": figure(metrics.average_precision, groups, labels, final)}
+            | {name: figure(function, groups, labels, predicted) for name, function in DECISION_FIGURES.items()},
+            "flipped": {name: round(float(flips.mean()), 5) for name, flips in flipped.items()},
+            "calibration": fit_calibration(labels, final, groups),
+        }
+
+    similarities = np.zeros(len(pairs)) if encoder is None else encoder.similarities(texts).astype(np.float64)
+    weights = None if encoder is None else fit_blend(labels, scores, similarities, groups)
+    blend = None
+    if encoder is not None and weights is not None:
+
+        def blended(by_reranker: Values, cosines: Values) -> Values:
+            return blended_scores(*weights, by_reranker, cosines).astype(np.float64)
+
+        fields = rule(blended, similarities)
+        reached = blended(scores, similarities) >= fields["threshold"]
+        floor = round(float(np.quantile(similarities[reached], PASSED_OVER)), 4)
+        weight, centre = weights
+        blend = Blend(encoder=encoder.fingerprint, weight=weight, centre=centre, floor=floor, **fields)
     return Threshold(
-        threshold=threshold,
+        **rule(lambda plain, _: plain, similarities),
         policy=policy if policy in (Policy.BEST_F1, Policy.BEST_ACCURACY) else f"{policy} at least {at}",
         fitted_on=fitted_on,
         pairs=len(pairs),
-        figures={"AP": figure(metrics.average_precision, groups, labels, scores)}
-        | {name: figure(function, groups, labels, predicted) for name, function in DECISION_FIGURES.items()},
-        calibration=fit_calibration(labels, scores, groups),
         reranker=reranker.fingerprint,
         precision=reranker.precision,
-        flipped=flipped,
+        blend=blend,
     )
+
+
+def _threshold(labels: Labels, scores: Values, groups: Sequence[str], policy: Policy, at: float) -> float:
+    threshold = choose_threshold(labels, scores, policy, at)
+    if policy is not Policy.BEST_F1:
+        return threshold
+    low, high = metrics.interval(metrics.f1, groups, labels, (scores >= threshold).astype(np.int64))
+    one_standard_error = (high - low) / (2 * 1.96)  # as in Breiman et al., 1984
+    return choose_threshold(labels, scores, policy, at, tolerance=one_standard_error)
 
 
 DECISION_FIGURES = {
