@@ -224,7 +224,7 @@ class _Rule:
         """The first candidates, without those too dissimilar to be shown."""
         if self.fitted is None or not self.hides:
             return row
-        return [candidate for candidate in row if self.fitted.is_worth_reranking(candidate.similarity)]
+        return [candidate for candidate in row if candidate.similarity >= self.fitted.floor]
 
     def scores(self, by_reranker: Scores, similarities: Vectors) -> Scores:
         """What the cut is compared with."""

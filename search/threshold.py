@@ -128,9 +128,10 @@ class Threshold(BaseModel):
         logits = np.full(len(similarities), logit(np.array(self.threshold)))
         return logits - self.blend.weight * (similarities - self.blend.centre) if self.blend else logits
 
-    def is_worth_reranking(self, similarity: float) -> bool:
-        """Whether a pair of this similarity may reach the threshold."""
-        return self.blend is None or similarity >= self.blend.floor
+    @property
+    def floor(self) -> float:
+        """The lowest similarity of a pair that a search reranks; see `Blend.floor`."""
+        return self.blend.floor if self.blend else -1.0
 
     def probabilities(self, scores: Sequence[float]) -> list[float]:
         """How probable it is of each candidate that it is the lost thing; see `Calibration.of_candidates`."""

@@ -121,9 +121,9 @@ def test_with_another_encoder_the_reranker_decides_alone(
     of_two, of_one, of_none = (load_threshold(reranker, encoder=which) for which in (other_encoder, encoder, None))
     assert of_two is not None
     assert of_one == of_none
-    assert (of_two.threshold, of_two.is_worth_reranking(0.8), of_two.is_worth_reranking(0.95)) == (0.1, False, True)
+    assert (of_two.threshold, of_two.floor) == (0.1, 0.9)
     assert of_one is not None
-    assert (of_one.threshold, of_one.blend, of_one.is_worth_reranking(-1)) == (0.5, None, True)
+    assert (of_one.threshold, of_one.blend, of_one.floor) == (0.5, None, -1)
 
 
 def test_a_pair_reaches_the_threshold_exactly_if_the_reranker_gives_what_it_needs(

@@ -46,6 +46,18 @@ def test_a_batch_holds_twins_and_no_object_twice_and_a_round_every_object_once(o
     assert batches != batches_of(objects, recipe.model_copy(update={"seed": 43}))
 
 
+def test_contradictions_stand_beside_the_objects_that_have_them(objects: list[LostObject]) -> None:
+    contradicted = {lost: entry for entry in objects for lost in entry.lost if entry.unlike}
+    recipe = EncoderRecipe(batch_size=20, rounds=1, contradictions=True)
+    batches = batches_of([entry.model_copy(update={"unlike": ()}) for entry in objects[:50]] + objects[50:], recipe)
+    rows = [row for batch in batches for row in batch]
+    assert 100 < len(rows) <= 250
+    for lost, _, unlike in rows:
+        entry = contradicted[lost]
+        assert entry not in objects[:50]
+        assert any(unlike.startswith(one) for one in entry.unlike)
+
+
 @pytest.mark.slow
 def test_an_encoder_learns_to_find_a_report_s_own_description_and_a_killed_run_goes_on(
     objects: list[LostObject], encoder_folder: Path, tmp_path: Path

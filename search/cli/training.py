@@ -96,13 +96,16 @@ def train_encoder(
     learning_rate: Annotated[float, typer.Option(help="After a tenth of the steps; falls linearly.")] = 6e-5,
     batch_size: Annotated[int, typer.Option(help="Objects per step: all others are negatives of each.")] = 64,
     rounds: Annotated[int, typer.Option(help="Times that every object is seen, in other words each time.")] = 5,
+    contradictions: Annotated[
+        bool, typer.Option("--contradictions", help="From objects that have them, as negatives; a second pass.")
+    ] = False,
     dropout: Annotated[float, typer.Option(help="Of layers and attention.")] = 0.0,
     kept: Annotated[float, typer.Option(help="Share of the base in the finished weights.")] = 0.25,
     checkpoint_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; slow on a processor without it.")] = False,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 42,
 ) -> None:
-    """Fine-tune a bi-encoder on the shipped corpus; the defaults made the shipped one."""
+    """Fine-tune a bi-encoder on the shipped corpus; the defaults are the first pass of the shipped one."""
     require_extra("train")
     from search.console import out, progress
     from search.model_folder import find_model
@@ -115,7 +118,7 @@ def train_encoder(
 
     recipe = parse_recipe(
         EncoderRecipe, base=base, learning_rate=learning_rate, batch_size=batch_size, rounds=rounds, dropout=dropout,
-        kept=kept, checkpoint_steps=checkpoint_steps, bf16=bf16, seed=seed,
+        contradictions=contradictions, kept=kept, checkpoint_steps=checkpoint_steps, bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
     find_model(recipe.base)
@@ -144,16 +147,18 @@ def calibrate(
     from search.console import print_fields, print_json, progress, warn
     from search.reranker import Reranker
     from search.training.build import CORPUS_NAME
-    from search.training.pairs import validation_pairs
+    from search.training.pairs import validation_contradictions, validation_pairs
     from search.training.threshold_fit import FLIP_PAIRS, Policy, fit_threshold
 
     application = Application()
     chosen = validation_pairs(application.settings.device) if pairs is None else _read(pairs)
+    contradictions = validation_contradictions() if pairs is None else []
     fitted_on = f"{CORPUS_NAME}, validation" if pairs is None else pairs.name
     reranker = application.reranker
     # Should the graph ever fail, torch is to serve with this threshold.
     others = [Reranker(reranker.name, "cpu", precision="float32")] if reranker.graph else []
-    with progress("Scoring pairs", len(chosen) + len(others) * min(FLIP_PAIRS, len(chosen))) as advance:
+    count = len(chosen) + len(contradictions) + len(others) * min(FLIP_PAIRS, len(chosen))
+    with progress("Scoring pairs", count) as advance:
         fitted = fit_threshold(
             reranker,
             chosen,
@@ -162,6 +167,7 @@ def calibrate(
             policy=Policy(policy),
             at=0.9 if at is None else at,
             encoder=application.encoder,
+            contradictions=contradictions,
             advance=advance,
         )
     fitted.save(application.threshold_file)

@@ -20,7 +20,7 @@ from search.training.corpus import Split, load_corpus
 from search.training.export import export
 from search.training.finetune import LOG_NAME, finetune
 from search.training.pair_file import hold_out
-from search.training.pairs import Mix, Pair, build_pairs, miner, validation_pairs
+from search.training.pairs import Mix, Pair, build_pairs, miner, validation_contradictions, validation_pairs
 from search.training.plots import plot_log
 from search.training.recipe import Recipe
 from search.training.run_folder import alone_in
@@ -44,6 +44,8 @@ class TrainingData:
     train: Sequence[Pair]
     validation: Sequence[Pair]
     """Choose checkpoint, threshold and calibration."""
+    contradictions: Sequence[Pair] = ()
+    """The blend with the encoder is fitted on these too."""
 
 
 def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
@@ -59,7 +61,7 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
         strays = [stray for stray in strays if stray.group is None or stray.group.startswith(letters)]
     mix = replace(TRAINING_MIX, hard=recipe.hard, foreign=recipe.foreign)
     train = build_pairs(objects, strays, miner(device), mix, seed=recipe.seed, draws=recipe.draws)
-    return TrainingData(CORPUS_NAME, train, validation_pairs(device))
+    return TrainingData(CORPUS_NAME, train, validation_pairs(device), validation_contradictions())
 
 
 def file_data(source: str, pairs: list[Pair], validation: list[Pair] | None, seed: int) -> TrainingData:
@@ -98,7 +100,8 @@ def require_new(output: Path) -> None:
 
 def pairs_to_score(data: TrainingData) -> int:
     """How many pairs `finish_reranker` scores: all in one precision, a sample in each other."""
-    return len(data.validation) + (len(PRECISIONS) - 1) * min(FLIP_PAIRS, len(data.validation))
+    in_one = len(data.validation) + len(data.contradictions)
+    return in_one + (len(PRECISIONS) - 1) * min(FLIP_PAIRS, len(data.validation))
 
 
 def finish_reranker(
@@ -137,7 +140,15 @@ def finish_reranker(
             Reranker(str(partial), encoder.device, precision=name) for name in PRECISIONS if name != reranker.precision
         ]
         fitted_on = f"{data.source}, validation"
-        threshold = fit_threshold(reranker, data.validation, fitted_on, others=others, encoder=encoder, advance=advance)
+        threshold = fit_threshold(
+            reranker,
+            data.validation,
+            fitted_on,
+            others=others,
+            encoder=encoder,
+            contradictions=data.contradictions,
+            advance=advance,
+        )
         threshold.save(partial / FILE_NAME)
         write_card(partial, output.name, recipe, data.source, data.train, data.validation, threshold, run / LOG_NAME)
         partial.replace(output)

@@ -70,7 +70,7 @@ ITEMS_TO_ENCODE = 2 * ITEMS
 
 
 def _card(name: str, corpus: Corpus, recipe: EncoderRecipe, before: Section, after: Section) -> str:
-    objects = corpus.objects[Split.TRAIN]
+    objects = [entry for entry in corpus.objects[Split.TRAIN] if entry.unlike or not recipe.contradictions]
     sections = [
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         "tags: [bi-encoder, retrieval, lost-property]\n---",
@@ -87,7 +87,7 @@ def _card(name: str, corpus: Corpus, recipe: EncoderRecipe, before: Section, aft
         "## Data",
         f"{len(objects):,} objects of the shipped corpus' training split. A batch has {recipe.batch_size} of them, "
         "each once, with a report and a description. The own description is the positive, those of the others are the "
-        "negatives.",
+        "negatives" + (", and beside each one that contradicts the report." if recipe.contradictions else "."),
         "## Versions",
         ", ".join(f"{library} {version(library)}" for library in LIBRARIES) + ".",
     ]

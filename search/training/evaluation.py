@@ -119,14 +119,15 @@ class Evaluation:
         return section
 
     def search(self, reports: Sequence[str], inventory: Inventory) -> Results:
-        """Retrieve and rerank."""
+        """Retrieve and rerank; what is too dissimilar to be reranked has a score of 0."""
         similarities = bi_encoder(self.encoder)(reports, inventory.texts)
         candidates = np.argsort(-similarities, axis=1, kind="stable")[:, : self.depth]
-        pairs = [
-            (report, inventory.texts[index]) for report, row in zip(reports, candidates, strict=True) for index in row
-        ]
-        by_reranker = self._by_reranker(pairs).reshape(candidates.shape)
-        scores = self._final(by_reranker, np.take_along_axis(similarities, candidates, axis=1))
+        near = np.take_along_axis(similarities, candidates, axis=1)
+        worth = near >= self.threshold.floor
+        asked = np.repeat(np.arange(len(reports)), worth.sum(axis=1)).tolist()
+        pairs = [(reports[row], inventory.texts[index]) for row, index in zip(asked, candidates[worth], strict=True)]
+        scores = np.zeros_like(near)
+        scores[worth] = self._final(self._by_reranker(pairs), near[worth])
         order = np.argsort(-scores, axis=1, kind="stable")
         return Results(np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1))
 

@@ -34,8 +34,10 @@ TOGETHER = 16
 WITH_CATEGORY = 0.2
 """Share of the descriptions that carry the item's category, as `item_text` puts it."""
 
-Row = tuple[str, str]
-"""A lost report and a description of its object."""
+Row = tuple[str, ...]
+"""A lost report, a description of its object and, where the recipe wants it, one that contradicts the report."""
+
+COLUMNS = ("lost", "found", "unlike")
 
 
 def batches_of(objects: Sequence[LostObject], recipe: EncoderRecipe) -> list[list[Row]]:
@@ -53,8 +55,13 @@ def batches_of(objects: Sequence[LostObject], recipe: EncoderRecipe) -> list[lis
     group_of: dict[str, list[LostObject]] = defaultdict(list)
     rows_of: dict[str, list[Row]] = {}
     for entry in objects:
+        if recipe.contradictions and not entry.unlike:
+            continue
         group_of[entry.group].append(entry)
         rows_of[entry.object] = [(lost, _described(found, entry, rng)) for lost in entry.lost for found in entry.found]
+        if recipe.contradictions:
+            contradicted = [(*row, _described(rng.choice(entry.unlike), entry, rng)) for row in rows_of[entry.object]]
+            rows_of[entry.object] = contradicted
         rng.shuffle(rows_of[entry.object])
     batches: list[list[Row]] = []
     for number in range(recipe.rounds):
@@ -159,7 +166,7 @@ def finetune_encoder(
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict({"lost": [lost for lost, _ in rows], "found": [found for _, found in rows]}),
+        train_dataset=Dataset.from_dict(dict(zip(COLUMNS, zip(*rows, strict=True), strict=False))),
         loss=SortedLoss(model),
     )
     trainer.remove_callback(PrinterCallback)

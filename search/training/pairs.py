@@ -205,6 +205,20 @@ def validation_pairs(device: str = "auto") -> list[Pair]:
     return mixed_pairs(load_corpus(), Split.VALIDATION, device)
 
 
+def validation_contradictions() -> list[Pair]:
+    """A description that contradicts it for each report of the shipped corpus' validation split.
+
+    Raises:
+        InputFileError: The corpus cannot be read.
+    """
+    return [
+        Pair(lost, entry.unlike[number % len(entry.unlike)], 0, Origin.UNLIKE, entry.group)
+        for entry in load_corpus().objects[Split.VALIDATION]
+        for number, lost in enumerate(entry.lost)
+        if entry.unlike
+    ]
+
+
 def twin_pairs(objects: Sequence[LostObject]) -> list[Pair]:
     """Every report with every description of its group, the hardest of tests; about 20 % are matches."""
     return [

@@ -50,7 +50,7 @@ class Recipe(BaseModel):
 
 
 class EncoderRecipe(BaseModel):
-    """The knobs of fine-tuning a bi-encoder; the defaults made the shipped one."""
+    """The knobs of fine-tuning a bi-encoder; the defaults are the first pass of the shipped one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,6 +64,8 @@ class EncoderRecipe(BaseModel):
     """Objects per step: the others are the negatives of each."""
     rounds: int = Field(default=5, ge=1, le=1000)
     """Times that every object is seen, with another report and description each time."""
+    contradictions: bool = False
+    """Learn from the objects that have them, a contradicting description beside each as one negative more."""
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
     """As in `Recipe`."""
     kept: float = Field(default=0.25, ge=0, lt=1)

@@ -106,6 +106,7 @@ def fit_threshold(
     at: float = 0.9,
     others: Sequence[Reranker] = (),
     encoder: BiEncoder | None = None,
+    contradictions: Sequence[Pair] = (),
     advance: Advance | None = None,
 ) -> Threshold:
     """Fit threshold and calibration, of the reranker alone and of its blend with a bi-encoder.
@@ -118,6 +119,8 @@ def fit_threshold(
         at: Likewise.
         others: The same model in other precisions, for which the flipped decisions are measured.
         encoder: Is blended in, where its similarity says something beyond the score.
+        contradictions: Pairs that do not match beside which the blend is fitted too: the similarity says little of
+            them, and without them it would count for more than is good.
         advance: Called with the number of pairs scored since the last call.
 
     Raises:
@@ -151,7 +154,15 @@ def fit_threshold(
         }
 
     similarities = np.zeros(len(pairs)) if encoder is None else encoder.similarities(texts).astype(np.float64)
-    weights = None if encoder is None else fit_blend(labels, scores, similarities, groups)
+    weights = None
+    if encoder is not None:
+        others_too = [(pair.lost, pair.found) for pair in contradictions]
+        weights = fit_blend(
+            np.concatenate([labels, np.zeros(len(others_too), dtype=np.int64)]),
+            np.concatenate([scores, reranker.score_pairs(others_too, advance)]),
+            np.concatenate([similarities, encoder.similarities(others_too)]),
+            [*groups, *(pair.group for pair in contradictions)],
+        )
     blend = None
     if encoder is not None and weights is not None:
 
