@@ -27,35 +27,25 @@ def fit_blend(
 
     Returns:
         `Blend.weight` and `Blend.centre`; None where the cosine says nothing: pairs of clusters that were held out are
-        told no better with it, or more of it speaks against a match.
+        told no better with it, more of it speaks against a match, or there are too few to tell.
     """
     alone = logit(scores)[:, None]
     both = np.column_stack([alone, similarities])
-    count = len(set(clusters))
-    if count < FOLDS:
+    if len(set(clusters)) < FOLDS:
         return None
-    losses = [
-        log_loss(
-            labels,
-            cross_val_predict(
-                _regression(), known, labels, groups=clusters, cv=GroupKFold(FOLDS), method="predict_proba"
-            ),
-            labels=[0, 1],
-        )
+    folds = list(GroupKFold(FOLDS).split(both, labels, clusters))
+    if any(len(set(labels[train].tolist())) == 1 for train, _ in folds):
+        return None
+    without, with_cosine = (
+        log_loss(labels, cross_val_predict(_regression(), known, labels, cv=folds, method="predict_proba"))
         for known in (alone, both)
-    ]
+    )
     scaler, fitted = (step for _, step in _regression().fit(both, labels).steps)
     of_logit, of_cosine = (fitted.coef_[0] / scaler.scale_).tolist()
-    if losses[1] >= losses[0] or of_logit <= 0 or of_cosine <= 0:
+    if with_cosine >= without or of_logit <= 0 or of_cosine <= 0:
         return None
     intercept = float(fitted.intercept_[0]) - of_logit * scaler.mean_[0] - of_cosine * scaler.mean_[1]
     return of_cosine / of_logit, -intercept / of_cosine
-
-
-def _held_out_loss(labels: Labels, known: Values, clusters: Sequence[str]) -> float:
-    folds = GroupKFold(FOLDS)
-    said = cross_val_predict(_regression(), known, labels, groups=clusters, cv=folds, method="predict_proba")
-    return float(log_loss(labels, said, labels=[0, 1]))
 
 
 def _regression() -> Pipeline:

@@ -50,9 +50,9 @@ def write_card(
         "which lostfound calls it a match, and the calibration from scores to probabilities.",
         "## Figures",
         f"On {threshold.pairs:,} pairs ({threshold.fitted_on}) by which checkpoint, threshold and calibration were "
-        f"chosen, so they flatter a little, with 95 % intervals; the threshold is {threshold.threshold:.3f} "
-        f"({threshold.policy}), fitted in {threshold.precision}.",
-        table(("figure", "value"), threshold.figures.items()),
+        f"chosen, so they flatter a little, with 95 % intervals. Of the threshold: {threshold.policy}, fitted in "
+        f"{threshold.precision}.",
+        table(("figure", "alone", "with the encoder"), _figures(threshold)),
         table(
             ("other precision", "decisions that differ"),
             ((name, f"{share:.2%}") for name, share in threshold.flipped.items()),
@@ -73,6 +73,14 @@ def write_card(
         ", ".join(f"{name} {version(name)}" for name in LIBRARIES) + ".",
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _figures(threshold: Threshold) -> list[tuple[object, ...]]:
+    blend = threshold.blend
+    rows: list[tuple[object, ...]] = [
+        (name, value, blend.figures[name] if blend else "") for name, value in threshold.figures.items()
+    ]
+    return [*rows, ("threshold", f"{threshold.threshold:.3f}", f"{blend.threshold:.3f}" if blend else "")]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -127,55 +128,31 @@ def fit_threshold(
         TrainingError: The policy cannot be served by these pairs.
         ModelError: A model cannot be used.
     """
-    labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
-    groups = [pair.group for pair in pairs]
     texts = [(pair.lost, pair.found) for pair in pairs]
-    scores = reranker.score_pairs(texts, advance).astype(np.float64)
     chosen = random.Random(0).sample(range(len(pairs)), min(FLIP_PAIRS, len(pairs)))  # noqa: S311  no secret
-    of_others: dict[str, Values] = {}
+    judged = _Judged(
+        labels=np.array([pair.is_match for pair in pairs], dtype=np.int64),
+        groups=[pair.group for pair in pairs],
+        scores=reranker.score_pairs(texts, advance).astype(np.float64),
+        similarities=encoder.similarities(texts).astype(np.float64) if encoder else np.zeros(len(pairs)),
+        chosen=chosen,
+    )
     for other in others:
         with suppress(ModelError):  # some networks overflow in float16: that precision then stays unmeasured
-            of_others[other.precision] = other.score_pairs([texts[i] for i in chosen], advance).astype(np.float64)
-
-    def rule(blended: Callable[[Values, Values], Values], similarities: Values) -> dict[str, Any]:
-        final = blended(scores, similarities)
-        threshold = _threshold(labels, final, groups, policy, at)
-        predicted = (final >= threshold).astype(np.int64)
-        flipped = {
-            name: (blended(values, similarities[chosen]) >= threshold) != predicted[chosen]
-            for name, values in of_others.items()
-        }
-        return {
-            "threshold": threshold,
-            "figures": {"AP": figure(metrics.average_precision, groups, labels, final)}
-            | {name: figure(function, groups, labels, predicted) for name, function in DECISION_FIGURES.items()},
-            "flipped": {name: round(float(flips.mean()), 5) for name, flips in flipped.items()},
-            "calibration": fit_calibration(labels, final, groups),
-        }
-
-    similarities = np.zeros(len(pairs)) if encoder is None else encoder.similarities(texts).astype(np.float64)
-    weights = None
-    if encoder is not None:
-        others_too = [(pair.lost, pair.found) for pair in contradictions]
-        weights = fit_blend(
-            np.concatenate([labels, np.zeros(len(others_too), dtype=np.int64)]),
-            np.concatenate([scores, reranker.score_pairs(others_too, advance)]),
-            np.concatenate([similarities, encoder.similarities(others_too)]),
-            [*groups, *(pair.group for pair in contradictions)],
-        )
+            of_other = other.score_pairs([texts[number] for number in chosen], advance)
+            judged.by_others[other.precision] = of_other.astype(np.float64)
     blend = None
-    if encoder is not None and weights is not None:
-
-        def blended(by_reranker: Values, cosines: Values) -> Values:
-            return blended_scores(*weights, by_reranker, cosines).astype(np.float64)
-
-        fields = rule(blended, similarities)
-        reached = blended(scores, similarities) >= fields["threshold"]
-        floor = round(float(np.quantile(similarities[reached], PASSED_OVER)), 4)
-        weight, centre = weights
-        blend = Blend(encoder=encoder.fingerprint, weight=weight, centre=centre, floor=floor, **fields)
+    if encoder:
+        contradicted = [(pair.lost, pair.found) for pair in contradictions]
+        fitted = fit_blend(
+            np.concatenate([judged.labels, np.zeros(len(contradicted), dtype=np.int64)]),
+            np.concatenate([judged.scores, reranker.score_pairs(contradicted, advance)]),
+            np.concatenate([judged.similarities, encoder.similarities(contradicted)]),
+            [*judged.groups, *(pair.group for pair in contradictions)],
+        )
+        blend = judged.blend(encoder.fingerprint, *fitted, policy, at) if fitted else None
     return Threshold(
-        **rule(lambda plain, _: plain, similarities),
+        **judged.rule(lambda scores, _: scores, policy, at),
         policy=policy if policy in (Policy.BEST_F1, Policy.BEST_ACCURACY) else f"{policy} at least {at}",
         fitted_on=fitted_on,
         pairs=len(pairs),
@@ -183,6 +160,48 @@ def fit_threshold(
         precision=reranker.precision,
         blend=blend,
     )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the models say of the pairs."""
+
+    labels: Labels
+    groups: Sequence[str]
+    scores: Values
+    similarities: Values
+    chosen: Sequence[int]
+    """Pairs by which other precisions are judged."""
+    by_others: dict[str, Values] = field(default_factory=dict)
+    """Scores of the chosen pairs by precision."""
+
+    def blend(self, encoder: str, weight: float, centre: float, policy: Policy, at: float) -> Blend:
+        """The rule for scores that the similarity moves."""
+
+        def blended(scores: Values, similarities: Values) -> Values:
+            return blended_scores(weight, centre, scores, similarities).astype(np.float64)
+
+        rule = self.rule(blended, policy, at)
+        reach = blended(self.scores, self.similarities) >= rule["threshold"]
+        floor = round(float(np.quantile(self.similarities[reach], PASSED_OVER)), 4)
+        return Blend(encoder=encoder, weight=weight, centre=centre, floor=floor, **rule)
+
+    def rule(self, final: Callable[[Values, Values], Values], policy: Policy, at: float) -> dict[str, Any]:
+        """Threshold, figures, flipped decisions and calibration for what becomes of scores and similarities."""
+        scores = final(self.scores, self.similarities)
+        threshold = _threshold(self.labels, scores, self.groups, policy, at)
+        predicted = (scores >= threshold).astype(np.int64)
+        flipped = {
+            name: (final(values, self.similarities[self.chosen]) >= threshold) != predicted[self.chosen]
+            for name, values in self.by_others.items()
+        }
+        return {
+            "threshold": threshold,
+            "figures": {"AP": figure(metrics.average_precision, self.groups, self.labels, scores)}
+            | {name: figure(judge, self.groups, self.labels, predicted) for name, judge in DECISION_FIGURES.items()},
+            "flipped": {name: round(float(flips.mean()), 5) for name, flips in flipped.items()},
+            "calibration": fit_calibration(self.labels, scores, self.groups),
+        }
 
 
 def _threshold(labels: Labels, scores: Values, groups: Sequence[str], policy: Policy, at: float) -> float:
