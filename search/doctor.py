@@ -115,7 +115,11 @@ def _graph(model: Model) -> Iterator[Finding]:
 
 def _threshold(application: Application) -> Iterator[Finding]:
     try:
-        threshold = load_threshold(application.reranker, application.threshold_file, application.encoder)
+        encoder = application.encoder
+    except (ModelError, SettingsError):
+        encoder = None  # told already
+    try:
+        threshold = load_threshold(application.reranker, application.threshold_file, encoder)
         if threshold is None:
             yield Finding(f"reranker {application.reranker.name!r} has no threshold, nothing is hidden", CALIBRATE)
             return
