@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from search.application import Application
 from search.current_index import FOREIGN, open_index
+from search.encoder import BiEncoder
 from search.errors import DamagedIndexError, DatabaseError, ModelError, SettingsError
 from search.index.base import ROUNDING
 from search.index.generation import Generation
@@ -114,10 +115,9 @@ def _graph(model: Model) -> Iterator[Finding]:
 
 
 def _threshold(application: Application) -> Iterator[Finding]:
-    try:
+    encoder: BiEncoder | None = None
+    with suppress(ModelError, SettingsError):  # told already
         encoder = application.encoder
-    except (ModelError, SettingsError):
-        encoder = None  # told already
     try:
         threshold = load_threshold(application.reranker, application.threshold_file, encoder)
         if threshold is None:
