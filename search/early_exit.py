@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from search.types import Floats
+
 LOWER_SHARE = 2 / 3
 """Of the layers. Of six, after the fourth a quarter of the pairs must go on, after the third more than half."""
 
@@ -33,8 +35,6 @@ FEATURES = 5
 
 JUST_BELOW = 1e-3
 """By how many logits at least a pair that leaves stays below what it needs."""
-
-Logits = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 Features = npt.NDArray[np.float32]
 """Shape (n, FEATURES x width), from hidden states of that width."""
@@ -91,7 +91,7 @@ def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types
     return np.concatenate([hidden[:, 0], lost, found, lost * found, np.abs(lost - found)], axis=1)
 
 
-def fit_early_exit(known: Features, logits: Logits, needed: Logits, depth: int) -> EarlyExit | None:
+def fit_early_exit(known: Features, logits: Floats, needed: Floats, depth: int) -> EarlyExit | None:
     """Fit on the first half of some searches, look at the other half; None where too few of them find something.
 
     Args:

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Encoding, Tokenizer
 
 from search.batches import token_batches
-from search.early_exit import FEATURES, JUST_BELOW, EarlyExit, Features, Logits, cut_in_two, features
+from search.early_exit import FEATURES, JUST_BELOW, EarlyExit, Features, cut_in_two, features
 from search.errors import ModelError
-from search.types import Advance
+from search.types import Advance, Floats
 from search.validation import reasons
 
 GRAPH, WEIGHTS, TOKENIZER, NOTES = "model.xml", "model.bin", "tokenizer.json", "graph.json"
@@ -122,7 +122,7 @@ class Graph:
         for _ in range(self._workers):
             self._idle.put([part.create_infer_request() for part in parts])
 
-    def run(self, texts: Texts, advance: Advance | None = None, needed: Logits | None = None) -> Outputs:
+    def run(self, texts: Texts, advance: Advance | None = None, needed: Floats | None = None) -> Outputs:
         """What the graph answers to texts or pairs.
 
         Args:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from search.logistic import SUREST
+
 
 class Likelihood(StrEnum):
     """A probability in a clerk's words."""
@@ -28,10 +30,6 @@ class Likelihood(StrEnum):
         if probability >= 0.8:  # noqa: PLR2004
             return cls.VERY_LIKELY
         return cls.POSSIBLE if probability >= 0.4 else cls.UNLIKELY  # noqa: PLR2004
-
-
-SUREST = 1 - 1e-6
-"""A calibration may say 1, whose odds are infinite."""
 
 
 class Calibration(BaseModel):

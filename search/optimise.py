@@ -23,8 +23,9 @@ from search.early_exit_searches import with_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import Graph, GraphNotes, Texts
+from search.logistic import sigmoid
 from search.reindex import ShowProgress
-from search.reranker import Reranker, sigmoid
+from search.reranker import Reranker
 from search.threshold import MOST_FLIPPED, Threshold, load_threshold
 from search.training import metrics
 from search.training.corpus import LostObject, Split, load_corpus

@@ -9,7 +9,6 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from search.answers import Answer, Match, Request
-from search.early_exit import Logits
 from search.encoder import BiEncoder
 from search.errors import DatabaseError, ModelError, QueryError
 from search.likelihood import Likelihood
@@ -17,7 +16,7 @@ from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
 from search.threshold import Threshold, is_passed_over, load_threshold, require_precision
-from search.types import Advance, Scores, Vectors
+from search.types import Advance, Floats, Scores, Vectors
 from storage import items
 from storage.database import Database
 from storage.models import Item
@@ -214,7 +213,7 @@ class _Rule:
         """Whether what does not reach the fitted threshold need not be known."""
         return self.fitted is not None and self.cut is not None and self.cut >= self.fitted.threshold
 
-    def needed(self, similarities: Vectors, leaves_early_at: float | None) -> Logits | None:
+    def needed(self, similarities: Vectors, leaves_early_at: float | None) -> Floats | None:
         """The logits that matter, where pairs may leave the reranker early by this rule."""
         if self.fitted is None or not self.hides or leaves_early_at != self.fitted.threshold:
             return None

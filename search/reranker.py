@@ -7,10 +7,10 @@ import numpy as np
 
 from search import model_folder
 from search.batches import token_batches
-from search.early_exit import Logits
 from search.errors import ModelError
+from search.logistic import sigmoid
 from search.model import Model
-from search.types import Advance, Scores
+from search.types import Advance, Floats, Scores
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -40,7 +40,7 @@ class Reranker(Model):
         return self.score_pairs([(query, text) for text in texts])
 
     def score_pairs(
-        self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None, needed: Logits | None = None
+        self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None, needed: Floats | None = None
     ) -> Scores:
         """Score (lost, found) pairs, of many reports together.
 
@@ -106,10 +106,3 @@ class Reranker(Model):
                 raise ModelError(f"{self.folder} has {model.num_labels} labels, a reranker has one")
             self._loaded = model
         return self._loaded
-
-
-def sigmoid(logits: Scores) -> Scores:
-    """From logits to probabilities, without overflow: of large logits only the smaller exponential is taken."""
-    small = np.exp(-np.abs(logits))
-    scores: Scores = np.where(logits >= 0, 1, small) / (1 + small)
-    return scores

@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from search.encoder import BiEncoder
 from search.errors import FingerprintError, ModelError
-from search.likelihood import SUREST, Calibration
+from search.likelihood import Calibration
+from search.logistic import logit, sigmoid
 from search.reranker import Reranker
+from search.types import Floats
 from search.validation import reasons
 from search.whole_file import write_whole
 
 FILE_NAME = "threshold.json"
-
-Values = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
 
 class Figure(BaseModel):
@@ -58,7 +58,7 @@ class Blend(BaseModel):
     flipped: dict[str, float]
     calibration: Calibration
 
-    def scores(self, scores: Values, similarities: Values) -> Values:
+    def scores(self, scores: Floats, similarities: Floats) -> Floats:
         """Blended scores.
 
         Args:
@@ -75,17 +75,9 @@ class Blend(BaseModel):
         return blended_scores(self.weight, self.centre, scores, similarities)
 
 
-def blended_scores(weight: float, centre: float, scores: Values, similarities: Values) -> Values:
+def blended_scores(weight: float, centre: float, scores: Floats, similarities: Floats) -> npt.NDArray[np.float64]:
     """See `Blend.scores`."""
-    blended: Values = 1 / (1 + np.exp(-logit(scores) - weight * (similarities.astype(np.float64) - centre)))
-    return blended
-
-
-def logit(scores: Values) -> Values:
-    """From scores to logits; of 0 and 1 as of a millionth beside them."""
-    bounded = np.clip(np.asarray(scores, dtype=np.float64), 1 - SUREST, SUREST)
-    logits: Values = np.log(bounded / (1 - bounded))
-    return logits
+    return sigmoid(logit(scores) + weight * (similarities.astype(np.float64) - centre))
 
 
 class Threshold(BaseModel):
@@ -119,11 +111,11 @@ class Threshold(BaseModel):
             return self.model_copy(update={"blend": None})
         return self.model_copy(update={name: getattr(blend, name) for name in _OF_THE_BLEND})
 
-    def scores(self, scores: Values, similarities: Values) -> Values:
+    def scores(self, scores: Floats, similarities: Floats) -> Floats:
         """What is compared with the threshold: blended scores, or without a blend the reranker's as they are."""
         return self.blend.scores(scores, similarities) if self.blend else scores
 
-    def needed(self, similarities: Values) -> Values:
+    def needed(self, similarities: Floats) -> Floats:
         """The logit that the reranker must give pairs of these similarities to reach the threshold; shape (n,)."""
         logits = np.full(len(similarities), logit(np.array(self.threshold)))
         return logits - self.blend.weight * (similarities - self.blend.centre) if self.blend else logits

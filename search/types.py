@@ -13,6 +13,8 @@ Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 """Rows of unit length, shape (n, dim)."""
 
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
 Scores = npt.NDArray[np.float32]
 """Probabilities in [0, 1], shape (n,)."""
 

@@ -15,7 +15,8 @@ from search.early_exit import EarlyExit, Features, features, fit_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
 from search.graph import Graph
-from search.reranker import Reranker, sigmoid
+from search.logistic import sigmoid
+from search.reranker import Reranker
 from search.threshold import FILE_NAME, load_threshold
 from search.types import Scores
 

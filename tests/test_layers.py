@@ -11,7 +11,7 @@ LAYERS = (
     {"search.errors", "search.types", "search.whole_file"},
     {"search.settings"},
     {"storage"},
-    {"search.text", "search.loading", "search.line_reader", "search.validation"},
+    {"search.text", "search.logistic", "search.loading", "search.line_reader", "search.validation"},
     {"search.model_folder", "search.item_input", "search.record_file", "search.batches", "search.early_exit"},
     {"search.graph"},
     {"search.model"},

@@ -28,6 +28,12 @@ PairsFile = Annotated[
 ]
 
 
+ModelFolder = Annotated[Path, typer.Argument(help="Folder for the finished model.")]
+RunFolder = Annotated[Path, typer.Option(help="Folder of the run; a killed one goes on there.")]
+BaseName = Annotated[str, typer.Option(help="Model to start from: built-in, folder or hub id.")]
+InBf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; slow on a processor without it.")]
+
+
 class PolicyChoice(StrEnum):
     """The choices of `calibrate --policy`."""
 

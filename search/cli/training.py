@@ -7,7 +7,7 @@ import typer
 
 from search.cli.app import app
 from search.cli.extras import require_extra
-from search.cli.options import Json, PairsFile, PolicyChoice, SplitChoice
+from search.cli.options import BaseName, InBf16, Json, ModelFolder, PairsFile, PolicyChoice, RunFolder, SplitChoice
 
 if TYPE_CHECKING:
     from search.training.pairs import Pair
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    output: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
+    output: ModelFolder,
     pairs: PairsFile = None,
     validation: Annotated[
         Path | None, typer.Option(help="Likewise, to choose by; default: a tenth of the reports of --pairs.")
     ] = None,
-    checkpoints: Annotated[Path, typer.Option(help="Folder of the run; a killed one goes on there.")] = Path(
-        "runs/train"
-    ),
-    base: Annotated[str, typer.Option(help="Model to start from: built-in, folder or hub id.")] = "all-MiniLM-L6-v2",
+    checkpoints: RunFolder = Path("runs/train"),
+    base: BaseName = "all-MiniLM-L6-v2",
     learning_rate: Annotated[float, typer.Option(help="At the start; falls linearly.")] = 5e-5,
     warmup_ratio: Annotated[float, typer.Option(help="Share of the steps in which it rises from 0.")] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Pairs per device and step.")] = 16,
@@ -38,7 +36,7 @@ def train(
     hard: Annotated[int, typer.Option(help="Near descriptions of other groups for every report of the corpus.")] = 1,
     foreign: Annotated[int, typer.Option(help="Near descriptions of other categories, likewise.")] = 0,
     groups: Annotated[str, typer.Option(help="First letters of the corpus' groups to learn from; default: all.")] = "",
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; slow on a processor without it.")] = False,
+    bf16: InBf16 = False,
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
     """Fine-tune a reranker; the defaults are the original system's recipe."""
@@ -52,9 +50,9 @@ def train(
         file_data,
         finish_reranker,
         pairs_to_score,
-        require_new,
         train_reranker,
     )
+    from search.training.finished_folder import require_new
     from search.training.recipe import Recipe, parse_recipe
 
     if pairs is None and validation is not None:
@@ -88,11 +86,9 @@ def train(
 
 @app.command()
 def train_encoder(
-    output: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
-    checkpoints: Annotated[Path, typer.Option(help="Folder of the run; a killed one goes on there.")] = Path(
-        "runs/train-encoder"
-    ),
-    base: Annotated[str, typer.Option(help="Model to start from: built-in, folder or hub id.")] = "all-MiniLM-L6-v2",
+    output: ModelFolder,
+    checkpoints: RunFolder = Path("runs/train-encoder"),
+    base: BaseName = "all-MiniLM-L6-v2",
     learning_rate: Annotated[float, typer.Option(help="After a tenth of the steps; falls linearly.")] = 6e-5,
     batch_size: Annotated[int, typer.Option(help="Objects per step: all others are negatives of each.")] = 64,
     rounds: Annotated[int, typer.Option(help="Times that every object is seen, in other words each time.")] = 5,
@@ -102,7 +98,7 @@ def train_encoder(
     dropout: Annotated[float, typer.Option(help="Of layers and attention.")] = 0.0,
     kept: Annotated[float, typer.Option(help="Share of the base in the finished weights.")] = 0.25,
     checkpoint_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; slow on a processor without it.")] = False,
+    bf16: InBf16 = False,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 42,
 ) -> None:
     """Fine-tune a bi-encoder on the shipped corpus; the defaults are the first pass of the shipped one."""
@@ -110,10 +106,10 @@ def train_encoder(
     from search.console import out, progress
     from search.model_folder import find_model
     from search.settings import load_settings
-    from search.training.build import require_new
     from search.training.build_encoder import ITEMS_TO_ENCODE, finish_encoder
     from search.training.build_encoder import train_encoder as fine_tune
     from search.training.corpus import load_corpus
+    from search.training.finished_folder import require_new
     from search.training.recipe import EncoderRecipe, parse_recipe
 
     recipe = parse_recipe(

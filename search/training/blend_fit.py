@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from search.threshold import logit
+from search.logistic import logit
 from search.training.calibration import FOLDS
 from search.training.metrics import Labels, Values
 

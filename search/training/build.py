@@ -1,17 +1,14 @@
 """From pairs to a finished reranker: fine-tuning, export, threshold, card."""
 
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder
 
 from search.encoder import BiEncoder
-from search.errors import TrainingError
 from search.loading import PRECISIONS
 from search.reranker import Reranker
 from search.threshold import FILE_NAME
@@ -19,6 +16,7 @@ from search.training.card import write_card
 from search.training.corpus import Split, load_corpus
 from search.training.export import export
 from search.training.finetune import LOG_NAME, finetune
+from search.training.finished_folder import finished_folder
 from search.training.pair_file import hold_out
 from search.training.pairs import Mix, Pair, build_pairs, miner, validation_contradictions, validation_pairs
 from search.training.plots import plot_log
@@ -88,16 +86,6 @@ def train_reranker(data: TrainingData, recipe: Recipe, run: Path, device: str = 
         return finetune(data.train, sample, recipe, run, device)
 
 
-def require_new(output: Path) -> None:
-    """Refuse an output that would replace something.
-
-    Raises:
-        TrainingError: It is there and no empty folder.
-    """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise TrainingError(f"{output} is there already; name a new folder for the finished model")
-
-
 def pairs_to_score(data: TrainingData) -> int:
     """How many pairs `finish_reranker` scores: all in one precision, a sample in each other."""
     in_one = len(data.validation) + len(data.contradictions)
@@ -128,22 +116,17 @@ def finish_reranker(
     Raises:
         TrainingError: `output` is there already, or cannot be written.
     """
-    require_new(output)
-    partial = output.with_name(f"{output.name}.partial")
-    try:
+    with finished_folder(output) as partial:
         plot_log(run / LOG_NAME, run / "log.png")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         export(model, partial)
         reranker = Reranker(str(partial), encoder.device)
         others = [
             Reranker(str(partial), encoder.device, precision=name) for name in PRECISIONS if name != reranker.precision
         ]
-        fitted_on = f"{data.source}, validation"
         threshold = fit_threshold(
             reranker,
             data.validation,
-            fitted_on,
+            f"{data.source}, validation",
             others=others,
             encoder=encoder,
             contradictions=data.contradictions,
@@ -151,7 +134,4 @@ def finish_reranker(
         )
         threshold.save(partial / FILE_NAME)
         write_card(partial, output.name, recipe, data.source, data.train, data.validation, threshold, run / LOG_NAME)
-        partial.replace(output)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{output} cannot be written: {error}; free some space and run the same command") from error
     return Reranker(str(output), encoder.device)

@@ -1,18 +1,16 @@
 """From the corpus to a finished bi-encoder: fine-tuning, export, what it retrieves, card."""
 
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from search.encoder import BiEncoder
-from search.errors import TrainingError
 from search.training.card import LIBRARIES, table
 from search.training.corpus import Corpus, Split
 from search.training.export import export
 from search.training.finetune_encoder import finetune_encoder
+from search.training.finished_folder import finished_folder
 from search.training.recipe import EncoderRecipe
 from search.training.retrieval import ITEMS, retrieval
 from search.training.run_folder import alone_in
@@ -47,21 +45,15 @@ def finish_encoder(
         advance: Called with the number of items encoded since the last call, by the new model and by its base.
 
     Raises:
-        TrainingError: `output` cannot be written.
+        TrainingError: `output` is there already, or cannot be written.
     """
-    partial = output.with_name(f"{output.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with finished_folder(output) as partial:
         export(model, partial)
         before, after = (
             retrieval(BiEncoder(name, device), corpus.objects[SPLIT], advance) for name in (recipe.base, str(partial))
         )
         card = _card(output.name, corpus, recipe, before, after)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        partial.replace(output)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{output} cannot be written: {error}; free some space and run the same command") from error
     return BiEncoder(str(output), device)
 
 

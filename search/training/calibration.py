@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from search.likelihood import Calibration
-from search.threshold import logit
+from search.logistic import logit, sigmoid
 from search.training.metrics import Labels, Values, brier
 
 FOLDS = 5
@@ -63,7 +63,7 @@ def fit_platt(labels: Labels, scores: Values) -> Calibration:
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 0:
         return _calibration("platt", np.array([0.0, 1.0]), np.full(2, weights.mean()))
-    return _calibration("platt", _sigmoid(LOGITS), np.clip(_sigmoid(slope * LOGITS + intercept), low, high))
+    return _calibration("platt", sigmoid(LOGITS), np.clip(sigmoid(slope * LOGITS + intercept), low, high))
 
 
 def _targets(labels: Labels) -> tuple[float, float]:
@@ -78,7 +78,3 @@ def _calibration(method: str, scores: Values, values: Values) -> Calibration:
     return Calibration(
         method=method, scores=tuple(score for score, _ in rising), probabilities=tuple(value for _, value in rising)
     )
-
-
-def _sigmoid(logits: Values) -> Values:
-    return (1 + np.tanh(logits / 2)) / 2  # 1 / (1 + exp(-x)) overflows

@@ -54,8 +54,8 @@ def write_card(
         f"{threshold.precision}.",
         table(("figure", "alone", "with the encoder"), _figures(threshold)),
         table(
-            ("other precision", "decisions that differ"),
-            ((name, f"{share:.2%}") for name, share in threshold.flipped.items()),
+            ("other precision", "decisions that differ, alone", "with the encoder"),
+            _flipped(threshold),
         ),
         "## Recipe",
         table(("knob", "value"), recipe.model_dump().items()),
@@ -81,6 +81,14 @@ def _figures(threshold: Threshold) -> list[tuple[object, ...]]:
         (name, value, blend.figures[name] if blend else "") for name, value in threshold.figures.items()
     ]
     return [*rows, ("threshold", f"{threshold.threshold:.3f}", f"{blend.threshold:.3f}" if blend else "")]
+
+
+def _flipped(threshold: Threshold) -> list[tuple[str, str, str]]:
+    blend = threshold.blend
+    return [
+        (name, f"{share:.2%}", f"{blend.flipped[name]:.2%}" if blend else "")
+        for name, share in threshold.flipped.items()
+    ]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -34,6 +34,8 @@ class ScoredPairs:
     probabilities: Values
     by_reranker: Values
     """The reranker's scores without the encoder's similarity."""
+    similarities: Values
+    """The encoder's, alone."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,24 @@ class Evaluation:
         """What the reranker says of pairs with labels."""
         texts = [(pair.lost, pair.found) for pair in pairs]
         by_reranker = self._by_reranker(texts)
-        scores = self._final(by_reranker, self.encoder.similarities(texts).astype(np.float64))
+        similarities = self.encoder.similarities(texts).astype(np.float64)
+        scores = self._final(by_reranker, similarities)
         labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
-        return ScoredPairs(labels, scores, self.threshold.calibration.alone(scores), by_reranker)
+        return ScoredPairs(labels, scores, self.threshold.calibration.alone(scores), by_reranker, similarities)
 
     def pairs(self, pairs: Sequence[Pair], scored: ScoredPairs) -> Section:
         """AP, also of the baselines; F1, precision, recall and accuracy at the threshold; the calibration error."""
         groups = [pair.group for pair in pairs]
         predicted = (scored.scores >= self.threshold.threshold).astype(np.int64)
-        section = {
-            "AP": figure(metrics.average_precision, groups, scored.labels, scored.scores),
-            "AP of the reranker alone": figure(metrics.average_precision, groups, scored.labels, scored.by_reranker),
+        by = {
+            "AP": scored.scores,
+            "AP of the reranker alone": scored.by_reranker,
+            "AP of BM25": pair_similarities(bm25, pairs),
+            "AP of the bi-encoder": scored.similarities,
         }
-        for name, similarity in self._baselines().items():
-            similarities = pair_similarities(similarity, pairs)
-            section[f"AP of {name}"] = figure(metrics.average_precision, groups, scored.labels, similarities)
+        section = {
+            name: figure(metrics.average_precision, groups, scored.labels, values) for name, values in by.items()
+        }
         for name, function in DECISION_FIGURES.items():
             section[name] = figure(function, groups, scored.labels, predicted)
         section["calibration error"] = calibration_figure(scored.labels, scored.probabilities)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch.distributed import is_torchelastic_launched
-from transformers import AutoConfig, TrainerCallback, TrainerState, set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from search.errors import ModelError, TrainingError
-from search.loading import UNLOADABLE, quiet_libraries, resolve_device
+from search.loading import quiet_libraries, resolve_device
 from search.model_folder import find_model, fingerprint, require_kind
+from search.training.finetune_common import common_arguments, keep, load_base, weights_of
 from search.training.pairs import Pair
 from search.training.recipe import Recipe
 from search.training.run_folder import bind, digest, last_whole_checkpoint
@@ -87,7 +87,7 @@ def finetune(
     quiet_libraries()
     set_seed(recipe.seed)
     device = resolve_device(device)
-    model = _load(base, recipe, device)
+    model = load_base(CrossEncoder, base, device, recipe.dropout, num_labels=1, max_length=recipe.max_length)
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
         [int(pair.is_match) for pair in validation],
@@ -97,31 +97,19 @@ def finetune(
         write_csv=False,
     )
     arguments = CrossEncoderTrainingArguments(
-        output_dir=str(run),
+        **common_arguments(recipe, run, device),
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulation,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=recipe.warmup_ratio,
-        bf16=recipe.bf16,
         # a search for unused ones misses those behind the model's dictionary of outputs
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if device == "cpu" and is_torchelastic_launched() else None,
-        use_cpu=device == "cpu",
-        optim="adamw_torch_fused",
-        seed=recipe.seed,
         batch_sampler=SimilarLengths,
         eval_strategy="steps",
         eval_steps=recipe.evaluation_steps,
-        save_strategy="steps",
         save_steps=recipe.evaluation_steps,
-        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_validation_average_precision",
         logging_steps=min(100, recipe.evaluation_steps),
-        report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
     )
     trainer = CrossEncoderTrainer(
         model=model,
@@ -132,36 +120,11 @@ def finetune(
     )
     trainer.remove_callback(PrinterCallback)  # where there is no terminal it would print figures among the answers
     trainer.add_callback(LogWriter(run / LOG_NAME))
-    kept = [weights.detach().clone() for weights in model.parameters() if recipe.kept]
+    before = weights_of(model) if recipe.kept else []
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
-    if kept:
-        with torch.no_grad():
-            for weights, before in zip(model.parameters(), kept, strict=True):
-                weights.lerp_(before.to(weights.device), recipe.kept)
+    if recipe.kept:
+        keep(model, before, recipe.kept)
     return model if trainer.is_world_process_zero() else None
-
-
-def _load(base: Path, recipe: Recipe, device: str) -> CrossEncoder:
-    dropout = dropout_settings(base, recipe.dropout)
-    try:
-        model: CrossEncoder = CrossEncoder(
-            str(base),
-            device=device,
-            num_labels=1,
-            max_length=recipe.max_length,
-            local_files_only=True,
-            model_kwargs={
-                # as a base may be saved in half precision, and beside a pickle
-                "dtype": torch.float32,
-                "use_safetensors": True,
-                # On a CPU the gradient of the fused kernel is slow: 53 pairs a second, 70 without it (two cores).
-                "attn_implementation": "eager" if device == "cpu" else "sdpa",
-            },
-            config_kwargs=dropout,
-        )
-    except UNLOADABLE as error:
-        raise ModelError(f"{base} is no model that can be trained: {error}") from error
-    return model
 
 
 def _require_reranker(base: Path) -> None:
@@ -169,21 +132,6 @@ def _require_reranker(base: Path) -> None:
         require_kind(base, "cross-encoder")
     except ModelError as error:
         raise TrainingError(f"{base} is no reranker, so no share of it can be kept; leave --kept out") from error
-
-
-def dropout_settings(base: Path, dropout: float | None) -> dict[str, float]:
-    """The entries of a model's configuration that set its dropout.
-
-    Raises:
-        TrainingError: It has no such entries.
-    """
-    if dropout is None:
-        return {}
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    config = AutoConfig.from_pretrained(base, local_files_only=True)
-    if not all(hasattr(config, name) for name in names):
-        raise TrainingError(f"{base} has no dropout that could be set to {dropout}; leave --dropout out")
-    return dict.fromkeys(names, dropout)
 
 
 class LogWriter(TrainerCallback):

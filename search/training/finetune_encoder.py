@@ -1,7 +1,6 @@
 """Fine-tuning a bi-encoder: a report is to be nearer to its own description than to all others of its batch."""
 
 import random
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,12 +18,11 @@ from torch import Tensor
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from search.errors import ModelError
-from search.loading import UNLOADABLE, quiet_libraries, resolve_device
+from search.loading import quiet_libraries, resolve_device
 from search.model_folder import find_model, fingerprint, require_kind
 from search.text import item_text
 from search.training.corpus import LostObject
-from search.training.finetune import dropout_settings
+from search.training.finetune_common import common_arguments, keep, load_base, weights_of
 from search.training.recipe import EncoderRecipe
 from search.training.run_folder import bind, digest, last_whole_checkpoint
 
@@ -141,26 +139,14 @@ def finetune_encoder(
     quiet_libraries()
     set_seed(recipe.seed)
     device = resolve_device(device)
-    model = _load(base, recipe, device)
+    model = load_base(SentenceTransformer, base, device, recipe.dropout)
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(run),
+        **common_arguments(recipe, run, device),
         num_train_epochs=1,
-        per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=recipe.warmup_ratio,
-        bf16=recipe.bf16,
-        use_cpu=device == "cpu",
-        optim="adamw_torch_fused",
-        seed=recipe.seed,
         batch_sampler=AsTheyAre,
         eval_strategy="no",
-        save_strategy="steps",
         save_steps=recipe.checkpoint_steps,
-        save_total_limit=2,
         logging_steps=min(20, recipe.checkpoint_steps),
-        report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
     )
     rows = [row for batch in batches for row in batch]
     trainer = SentenceTransformerTrainer(
@@ -170,26 +156,7 @@ def finetune_encoder(
         loss=SortedLoss(model),
     )
     trainer.remove_callback(PrinterCallback)
-    base_weights = [weights.detach().clone() for weights in model.parameters()]
+    before = weights_of(model)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
-    with torch.no_grad():
-        for weights, before in zip(model.parameters(), base_weights, strict=True):
-            weights.lerp_(before.to(weights.device), recipe.kept)
+    keep(model, before, recipe.kept)
     return model
-
-
-def _load(base: Path, recipe: EncoderRecipe, device: str) -> SentenceTransformer:
-    try:
-        return SentenceTransformer(
-            str(base),
-            device=device,
-            local_files_only=True,
-            model_kwargs={
-                "dtype": torch.float32,
-                "use_safetensors": True,
-                "attn_implementation": "eager" if device == "cpu" else "sdpa",  # as for the reranker
-            },
-            config_kwargs=dropout_settings(base, recipe.dropout),
-        )
-    except UNLOADABLE as error:
-        raise ModelError(f"{base} is no model that can be trained: {error}") from error

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from search.types import Advance
 
 FLIP_PAIRS = 2000
 """By how many pairs another precision is judged: 0.5 % of them are ten. A CPU computes slowly in float16."""
-
 
 PASSED_OVER = 0.005
 """Share of the validation pairs above the threshold that a search may pass over for their low similarity."""
@@ -177,10 +177,7 @@ class _Judged:
 
     def blend(self, encoder: str, weight: float, centre: float, policy: Policy, at: float) -> Blend:
         """The rule for scores that the similarity moves."""
-
-        def blended(scores: Values, similarities: Values) -> Values:
-            return blended_scores(weight, centre, scores, similarities).astype(np.float64)
-
+        blended = partial(blended_scores, weight, centre)
         rule = self.rule(blended, policy, at)
         reach = blended(self.scores, self.similarities) >= rule["threshold"]
         floor = round(float(np.quantile(self.similarities[reach], PASSED_OVER)), 4)
