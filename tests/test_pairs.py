@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from search.encoder import BiEncoder
 from search.errors import InputFileError
-from search.training.corpus import Corpus, Split, load_corpus
+from search.training.corpus import Corpus, Split, VagueReport, load_corpus
 from search.training.pair_file import hold_out, read_pairs
-from search.training.pairs import MIXED, Mix, Origin, build_pairs, twin_pairs
+from search.training.pairs import MIXED, Mix, Origin, Pair, build_pairs, twin_pairs
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,46 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
     assert count[Origin.EMBELLISHED] > 100
     assert pairs == build_pairs(objects, strays, encoder, mix, seed=1)
     assert pairs != build_pairs(objects, strays, encoder, mix, seed=2)
+
+
+def test_a_vague_report_is_half_a_match_with_every_object_that_it_may_be_of(corpus: Corpus, encoder: BiEncoder) -> None:
+    objects = corpus.objects[Split.VALIDATION][:20]
+    vague = VagueReport(report="something", group=objects[7].group, split=Split.VALIDATION)
+    pairs = build_pairs(objects, [], encoder, MIXED, seed=1, vague=[vague])
+    halves = [pair for pair in pairs if pair.origin is Origin.VAGUE]
+    assert {(pair.lost, pair.label) for pair in halves} == {("something", 0.5)}
+    owner = {text: entry.object for entry in objects for text in entry.found}
+    assert {owner[pair.found] for pair in halves} == {e.object for e in objects if e.group == vague.group}
+
+
+def test_a_hard_negative_may_be_of_other_objects_but_not_as_near_as_the_own_description(
+    corpus: Corpus, shipped_encoder: BiEncoder
+) -> None:
+    objects, others = corpus.objects[Split.VALIDATION][:10], corpus.objects[Split.VALIDATION][10:50]
+    own = {lost: entry.found for entry in objects for lost in entry.lost}
+
+    def hard(mix: Mix) -> list[Pair]:
+        pairs = build_pairs(objects, [], shipped_encoder, mix, seed=1, others=others)
+        return [pair for pair in pairs if pair.origin is Origin.HARD]
+
+    def share_of_own(pairs: list[Pair]) -> npt.NDArray[np.float64]:
+        nearest = [shipped_encoder.similarities([(p.lost, found) for found in own[p.lost]]).max() for p in pairs]
+        return shipped_encoder.similarities([(p.lost, p.found) for p in pairs]) / np.array(nearest)
+
+    far, any_distance = hard(Mix(hard_below=0.5)), hard(Mix())
+    assert share_of_own(far).max() <= 0.5001 < share_of_own(any_distance).max()
+    assert {pair.found for pair in far} & {found for entry in others for found in entry.found}
+
+
+def test_whether_a_category_is_told_does_not_tell_a_contradiction_from_a_match(
+    corpus: Corpus, encoder: BiEncoder
+) -> None:
+    objects = corpus.objects[Split.VALIDATION][:20]
+    pairs = build_pairs(objects, [], encoder, Mix(unlike=2, with_category=1), seed=1)
+    category_of = {pair.lost: entry.category for entry in objects for pair in pairs if pair.lost in entry.lost}
+    for pair in pairs:
+        if pair.origin in {Origin.MATCH, Origin.UNLIKE}:
+            assert category_of[pair.lost] in pair.found.lower()
 
 
 def test_about_23_percent_of_mixed_and_20_percent_of_twin_pairs_match(corpus: Corpus, encoder: BiEncoder) -> None:

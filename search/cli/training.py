@@ -35,7 +35,10 @@ def train(
     draws: Annotated[int, typer.Option(help="Times that negatives are drawn from the corpus.")] = 1,
     hard: Annotated[int, typer.Option(help="Near descriptions of other groups for every report of the corpus.")] = 1,
     foreign: Annotated[int, typer.Option(help="Near descriptions of other categories, likewise.")] = 0,
-    groups: Annotated[str, typer.Option(help="First letters of the corpus' groups to learn from; default: all.")] = "",
+    mined_by: Annotated[str, typer.Option(help="Bi-encoder that finds the near descriptions.")] = "all-MiniLM-L6-v2",
+    mine_all: Annotated[bool, typer.Option("--mine-all", help="Likewise, from all training objects.")] = False,
+    vague: Annotated[bool, typer.Option("--vague", help="Learn from the corpus' vague reports too.")] = False,
+    groups: Annotated[str, typer.Option(help="First characters of the groups to learn from; default: all.")] = "",
     bf16: InBf16 = False,
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
@@ -57,13 +60,15 @@ def train(
 
     if pairs is None and validation is not None:
         raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
-    if pairs is not None and (draws, hard, foreign, groups) != (1, 1, 0, ""):
-        raise typer.BadParameter("--draws, --hard, --foreign and --groups are for the corpus, --pairs are as they are")
+    if pairs is not None and (draws, hard, foreign, mine_all, vague, groups) != (1, 1, 0, False, False, ""):
+        raise typer.BadParameter(
+            "--draws, --hard, --foreign, --mine-all, --vague and --groups are for the corpus, --pairs are as they are"
+        )
     recipe = parse_recipe(
         Recipe, base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
         dropout=dropout, kept=kept, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign,
-        groups=groups, bf16=bf16, seed=seed,
+        mined_by=mined_by, mine_all=mine_all, vague=vague, groups=groups, bf16=bf16, seed=seed,
     )  # fmt: skip
     require_new(output)
     find_model(recipe.base)  # before the corpus is encoded

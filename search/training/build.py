@@ -13,12 +13,12 @@ from search.loading import PRECISIONS
 from search.reranker import Reranker
 from search.threshold import FILE_NAME
 from search.training.card import write_card
-from search.training.corpus import Split, load_corpus
+from search.training.corpus import LostObject, Split, load_corpus
 from search.training.export import export
 from search.training.finetune import LOG_NAME, finetune
 from search.training.finished_folder import finished_folder
 from search.training.pair_file import hold_out
-from search.training.pairs import Mix, Pair, build_pairs, miner, validation_contradictions, validation_pairs
+from search.training.pairs import Mix, Pair, build_pairs, validation_contradictions, validation_pairs
 from search.training.plots import plot_log
 from search.training.recipe import Recipe
 from search.training.run_folder import alone_in
@@ -27,6 +27,9 @@ from search.types import Advance
 
 TRAINING_MIX = Mix(twin=6, hard=0, random=0, stray=3, unlike=4, shortened=1, embellished=1, with_category=0.2)
 """The recipe adds hard and foreign negatives."""
+
+HARD_BELOW = 0.95
+"""See `Mix.hard_below`; where all training objects are mined."""
 
 CHECKPOINT_PAIRS = 2000
 """Validation pairs that choose the checkpoint; all of the corpus' would take as long as 2,000 training steps."""
@@ -52,13 +55,23 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
     Raises:
         InputFileError: The corpus cannot be read.
     """
-    objects, strays = load_corpus().of(Split.TRAIN)
+    corpus = load_corpus()
+    everything, strays = corpus.of(Split.TRAIN)
+    vague = corpus.vague[Split.TRAIN] if recipe.vague else []
+    objects = everything
     if recipe.groups:
         letters = tuple(recipe.groups)
         objects = [entry for entry in objects if entry.group.startswith(letters)]
         strays = [stray for stray in strays if stray.group is None or stray.group.startswith(letters)]
+        vague = [report for report in vague if report.group.startswith(letters)]
     mix = replace(TRAINING_MIX, hard=recipe.hard, foreign=recipe.foreign)
-    train = build_pairs(objects, strays, miner(device), mix, seed=recipe.seed, draws=recipe.draws)
+    others: list[LostObject] = []
+    if recipe.mine_all:
+        mix = replace(mix, hard_below=HARD_BELOW)
+        learnt = {entry.object for entry in objects}
+        others = [entry for entry in everything if entry.object not in learnt]
+    encoder = BiEncoder(recipe.mined_by, device)
+    train = build_pairs(objects, strays, encoder, mix, seed=recipe.seed, draws=recipe.draws, vague=vague, others=others)
     return TrainingData(CORPUS_NAME, train, validation_pairs(device), validation_contradictions())
 
 

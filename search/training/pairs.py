@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from math import inf
 from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from search.encoder import BiEncoder
 from search.model_folder import BASE
 from search.text import item_text
 from search.training.augmentation import marks, shorten
-from search.training.corpus import Corpus, LostObject, Split, StrayReport, load_corpus
-from search.types import Vectors
+from search.training.corpus import Corpus, LostObject, Split, StrayReport, VagueReport, load_corpus
+from search.training.mining import Neighbourhood
 
 
 class Origin(StrEnum):
@@ -36,6 +34,8 @@ class Origin(StrEnum):
     """The description was written to contradict the report in one plain point."""
     STRAY = "stray"
     """The report is of no object of the corpus."""
+    VAGUE = "vague"
+    """The report fits several objects of the group, this one may be it: labelled one half."""
     SHORTENED = "shortened"
     """A match or a hard negative whose description lost some of its clauses by rule; for training only."""
     EMBELLISHED = "embellished"
@@ -68,6 +68,9 @@ class Mix:
 
     twin: int = 3
     hard: int = 3
+    hard_below: float | None = None
+    """A hard negative's similarity to the report is at most this share of its own description's: what is nearer may
+    well be what the report tells of, in all but name (positive-aware mining, Moreira et al. 2024, arXiv:2407.15831)."""
     foreign: int = 0
     random: int = 1
     stray: int = 1
@@ -90,8 +93,7 @@ MIXED = Mix()
 HARD_POOL = 30
 """Hard negatives are drawn from this many nearest descriptions; the very nearest alone would repeat."""
 
-NEAREST = 100
-"""Descriptions looked at to fill the pool: some are of the report's own group."""
+VAGUE_LABEL = 0.5
 
 
 def build_pairs(
@@ -101,6 +103,8 @@ def build_pairs(
     mix: Mix,
     seed: int,
     draws: int = 1,
+    vague: Sequence[VagueReport] = (),
+    others: Sequence[LostObject] = (),
 ) -> list[Pair]:
     """The pairs of some objects, shuffled; the same for the same arguments.
 
@@ -111,6 +115,8 @@ def build_pairs(
         mix: How many of each origin.
         seed: Of the draw.
         draws: How often every report gets its pairs: the same matches, other negatives.
+        vague: Vague reports of the objects' groups; each is paired with a description of every object it may fit.
+        others: Objects of other groups whose descriptions serve as hard and foreign negatives too.
     """
     rng = random.Random(seed)  # noqa: S311  no secret
     descriptions = [(found, entry) for entry in objects for found in entry.found]
@@ -118,28 +124,36 @@ def build_pairs(
     group_of: dict[str, list[LostObject]] = defaultdict(list)
     for entry in objects:
         group_of[entry.group].append(entry)
-    found_texts = encoder.encode([found for found, _ in descriptions])
-    nearest = _nearest(encoder.encode_queries([lost for lost, _ in reports]), found_texts)
-    nearest_to_stray = _nearest(encoder.encode_queries([stray.report for stray in strays]), found_texts)
+    neighbourhood = Neighbourhood([*objects, *others], encoder)
+    near_reports = neighbourhood.of([lost for lost, _ in reports])
+    near_strays = neighbourhood.of([stray.report for stray in strays])
+    own = neighbourhood.similarity_to_own(*zip(*reports, strict=True)) if mix.hard_below else [inf] * len(reports)
     all_marks = [mark for text, _ in (*descriptions, *reports) for mark in marks(text)]
     pairs: list[Pair] = []
     for _ in range(draws):
-        for (lost, entry), row in zip(reports, nearest, strict=True):
+        for (lost, entry), near, similarity in zip(reports, near_reports, own, strict=True):
+            most = similarity * (mix.hard_below or 1)
             twins = [found for other in group_of[entry.group] if other != entry for found in other.found]
-            hard = [descriptions[index][0] for index in row if descriptions[index][1].group != entry.group][:HARD_POOL]
-            foreign = [descriptions[index][0] for index in row if descriptions[index][1].category != entry.category]
+            hard = [one.found for one in near if one.owner.group != entry.group and one.similarity <= most][:HARD_POOL]
+            foreign = [one.found for one in near if one.owner.category != entry.category]
             sample = _sample(descriptions, 50, rng)
             far = [found for found, owner in sample if owner.group != entry.group]
             foreign = foreign or [found for found, owner in sample if owner.category != entry.category]
             pairs += _pairs_of_report(lost, entry, Negatives(twins, hard, foreign, far), mix, all_marks, rng)
-        for stray, row in zip(strays, nearest_to_stray, strict=True):
+        for stray, near in zip(strays, near_strays, strict=True):
             siblings = [found for entry in group_of.get(stray.group or "", []) for found in entry.found]
-            pool = siblings or [descriptions[index][0] for index in row[:HARD_POOL]]
+            pool = siblings or [one.found for one in near[:HARD_POOL]]
             pairs += [
                 Pair(stray.report, found, 0, Origin.STRAY, stray.group or stray.report)
                 for found in _sample(pool, mix.stray, rng)
             ]
-    category_of = {found: entry.category for found, entry in descriptions}
+    pairs += [
+        Pair(report.report, rng.choice(entry.found), VAGUE_LABEL, Origin.VAGUE, report.group)
+        for report in vague
+        for entry in group_of[report.group]
+    ]
+    # What contradicts a report carries a category as often as all else, or its want would speak against a match.
+    category_of = {text: entry.category for entry in objects for text in (*entry.found, *entry.unlike)}
     pairs = [
         replace(pair, found=item_text(pair.found, category_of.get(pair.found), None, None))
         if rng.random() < mix.with_category
@@ -185,15 +199,13 @@ def _pairs_of_report(
     return pairs
 
 
-def miner(device: str = "auto") -> BiEncoder:
-    """What finds the hard negatives of the corpus: always the same bi-encoder, so that figures stay comparable."""
-    return BiEncoder(BASE, device)
-
-
 def mixed_pairs(corpus: Corpus, split: Split, device: str = "auto") -> list[Pair]:
-    """The mixed pairs of a split, which thresholds are fitted on and rerankers judged by."""
+    """The mixed pairs of a split, which thresholds are fitted on and rerankers judged by.
+
+    Their hard negatives are always found by the same bi-encoder, so that figures stay comparable.
+    """
     objects, strays = corpus.of(split)
-    return build_pairs(objects, strays, miner(device), MIXED, seed=MIXED_SEED)
+    return build_pairs(objects, strays, BiEncoder(BASE, device), MIXED, seed=MIXED_SEED)
 
 
 def validation_pairs(device: str = "auto") -> list[Pair]:
@@ -247,15 +259,3 @@ Choice = TypeVar("Choice")
 def _sample(choices: Sequence[Choice], count: int, rng: random.Random) -> list[Choice]:
     """That many, or all where there are fewer."""
     return rng.sample(choices, min(count, len(choices)))
-
-
-def _nearest(reports: Vectors, descriptions: Vectors) -> npt.NDArray[np.int64]:
-    """Indices of the descriptions, the nearest first; shape (reports, up to 100)."""
-    count = min(NEAREST, len(descriptions))
-    return np.array([_nearest_to(report, descriptions, count) for report in reports], dtype=np.int64)
-
-
-def _nearest_to(report: Vectors, descriptions: Vectors, count: int) -> npt.NDArray[np.int64]:
-    similarities = descriptions @ report
-    part = np.argpartition(-similarities, count - 1)[:count]
-    return part[np.argsort(-similarities[part], kind="stable")]

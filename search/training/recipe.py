@@ -41,8 +41,15 @@ class Recipe(BaseModel):
     """Near descriptions of other groups for every report of the corpus."""
     foreign: int = Field(default=0, ge=0)
     """Near descriptions of other categories for every report of the corpus."""
-    groups: str = Field(default="", pattern="^[a-z]*$")
-    """First letters of the groups of the corpus to learn from, beside stray reports of no group; empty: all. A second
+    mined_by: str = BASE
+    """Bi-encoder that finds the near descriptions: built-in name, local folder, or hub id."""
+    mine_all: bool = False
+    """Near descriptions come from all training objects, not only from those learnt from, but not such as come about as
+    near to the report as that of its own object."""
+    vague: bool = False
+    """Learn from the corpus' vague reports too: a description that one fits is a match by one half."""
+    groups: str = Field(default="", pattern="^[a-z0-9]*$")
+    """First characters of the corpus' groups to learn from, beside stray reports of no group; empty: all. A second
     pass learns from objects that the first has not seen: repeating those of the first makes it worse."""
     bf16: bool = False
     """Compute in bfloat16, keep weights in float32."""
