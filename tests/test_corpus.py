@@ -63,3 +63,13 @@ def test_a_stray_report_belongs_to_the_split_of_its_group(corpus: Corpus) -> Non
 
 def test_the_corpus_is_small_enough_for_git() -> None:
     assert sum(path.stat().st_size for path in CORPUS.iterdir()) < 20_000_000
+
+
+def test_a_pass_may_learn_from_some_of_the_training_groups_alone(corpus: Corpus) -> None:
+    some = corpus.training_groups("az")
+    assert {entry.group[0] for entry in some.objects[Split.TRAIN]} == {"a", "z"}
+    assert {stray.group[0] for stray in some.strays[Split.TRAIN] if stray.group} == {"a", "z"}
+    lonely = [stray for stray in corpus.strays[Split.TRAIN] if stray.group is None]
+    assert [stray for stray in some.strays[Split.TRAIN] if stray.group is None] == lonely != []
+    assert some.of(Split.TEST) == corpus.of(Split.TEST)
+    assert corpus.training_groups("") == corpus

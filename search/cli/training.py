@@ -97,6 +97,7 @@ def train_encoder(
     learning_rate: Annotated[float, typer.Option(help="After a tenth of the steps; falls linearly.")] = 6e-5,
     batch_size: Annotated[int, typer.Option(help="Objects per step: all others are negatives of each.")] = 64,
     rounds: Annotated[int, typer.Option(help="Times that every object is seen, in other words each time.")] = 5,
+    groups: Annotated[str, typer.Option(help="First characters of the groups to learn from; default: all.")] = "",
     contradictions: Annotated[
         bool, typer.Option("--contradictions", help="From objects that have them, as negatives; a second pass.")
     ] = False,
@@ -118,8 +119,9 @@ def train_encoder(
     from search.training.recipe import EncoderRecipe, parse_recipe
 
     recipe = parse_recipe(
-        EncoderRecipe, base=base, learning_rate=learning_rate, batch_size=batch_size, rounds=rounds, dropout=dropout,
-        contradictions=contradictions, kept=kept, checkpoint_steps=checkpoint_steps, bf16=bf16, seed=seed,
+        EncoderRecipe, base=base, learning_rate=learning_rate, batch_size=batch_size, rounds=rounds, groups=groups,
+        contradictions=contradictions, dropout=dropout, kept=kept, checkpoint_steps=checkpoint_steps, bf16=bf16,
+        seed=seed,
     )  # fmt: skip
     require_new(output)
     find_model(recipe.base)

@@ -55,21 +55,16 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
     Raises:
         InputFileError: The corpus cannot be read.
     """
-    corpus = load_corpus()
-    everything, strays = corpus.of(Split.TRAIN)
+    everything = load_corpus()
+    corpus = everything.training_groups(recipe.groups)
+    objects, strays = corpus.of(Split.TRAIN)
     vague = corpus.vague[Split.TRAIN] if recipe.vague else []
-    objects = everything
-    if recipe.groups:
-        letters = tuple(recipe.groups)
-        objects = [entry for entry in objects if entry.group.startswith(letters)]
-        strays = [stray for stray in strays if stray.group is None or stray.group.startswith(letters)]
-        vague = [report for report in vague if report.group.startswith(letters)]
     mix = replace(TRAINING_MIX, hard=recipe.hard, foreign=recipe.foreign)
     others: list[LostObject] = []
     if recipe.mine_all:
         mix = replace(mix, hard_below=HARD_BELOW)
         learnt = {entry.object for entry in objects}
-        others = [entry for entry in everything if entry.object not in learnt]
+        others = [entry for entry in everything.objects[Split.TRAIN] if entry.object not in learnt]
     encoder = BiEncoder(recipe.mined_by, device)
     train = build_pairs(objects, strays, encoder, mix, seed=recipe.seed, draws=recipe.draws, vague=vague, others=others)
     return TrainingData(CORPUS_NAME, train, validation_pairs(device), validation_contradictions())

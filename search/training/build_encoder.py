@@ -28,7 +28,8 @@ def train_encoder(corpus: Corpus, recipe: EncoderRecipe, run: Path, device: str 
         TrainingError: The run's folder holds another run or is in use.
     """
     with alone_in(run):
-        return finetune_encoder(corpus.objects[Split.TRAIN], recipe, run, device)
+        objects = corpus.training_groups(recipe.groups).objects[Split.TRAIN]
+        return finetune_encoder(objects, recipe, run, device)
 
 
 def finish_encoder(
@@ -62,7 +63,8 @@ ITEMS_TO_ENCODE = 2 * ITEMS
 
 
 def _card(name: str, corpus: Corpus, recipe: EncoderRecipe, before: Section, after: Section) -> str:
-    objects = [entry for entry in corpus.objects[Split.TRAIN] if entry.unlike or not recipe.contradictions]
+    learnt = corpus.training_groups(recipe.groups).objects[Split.TRAIN]
+    objects = [entry for entry in learnt if entry.unlike or not recipe.contradictions]
     sections = [
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         "tags: [bi-encoder, retrieval, lost-property]\n---",

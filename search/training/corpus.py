@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -97,6 +97,25 @@ class Corpus:
         for entry in self.objects[split]:
             groups[entry.group].append(entry)
         return dict(groups)
+
+    def training_groups(self, characters: str) -> "Corpus":
+        """With only those groups to learn from whose names begin with one of these characters; "": with all.
+
+        Stray reports of no group stay.
+        """
+        if not characters:
+            return self
+        of_groups = tuple(characters)
+        train = Split.TRAIN
+        objects = [entry for entry in self.objects[train] if entry.group.startswith(of_groups)]
+        strays = [stray for stray in self.strays[train] if stray.group is None or stray.group.startswith(of_groups)]
+        vague = [report for report in self.vague[train] if report.group.startswith(of_groups)]
+        return replace(
+            self,
+            objects=self.objects | {train: objects},
+            strays=self.strays | {train: strays},
+            vague=self.vague | {train: vague},
+        )
 
 
 def load_corpus(folder: Path = CORPUS) -> Corpus:

@@ -71,6 +71,8 @@ class EncoderRecipe(BaseModel):
     """Objects per step: the others are the negatives of each."""
     rounds: int = Field(default=5, ge=1, le=1000)
     """Times that every object is seen, with another report and description each time."""
+    groups: str = Field(default="", pattern="^[a-z0-9]*$")
+    """First characters of the corpus' groups to learn from; empty: all."""
     contradictions: bool = False
     """Learn from the objects that have them, a contradicting description beside each as one negative more."""
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
