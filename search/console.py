@@ -32,6 +32,14 @@ def warn(message: str) -> None:
     err.print(Text(f"warning: {_one_line(message)}", style="yellow"), soft_wrap=True)
 
 
+def warn_once(warnings: Sequence[str], warned: set[str]) -> None:
+    """The warnings that are not in `warned`, to which they are added."""
+    for warning in warnings:
+        if warning not in warned:
+            warn(warning)
+            warned.add(warning)
+
+
 def fail(message: str) -> None:
     """One line on stderr."""
     err.print(Text(f"error: {_one_line(message)}", style="red"), soft_wrap=True)
@@ -77,11 +85,7 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 def print_answer(answer: Answer, warned: set[str] | None = None) -> None:
     """The matches of a query as a table, or that there is none; a warning that is in `warned` is not repeated."""
-    warned = set() if warned is None else warned
-    for warning in answer.warnings:
-        if warning not in warned:
-            warn(warning)
-            warned.add(warning)
+    warn_once(answer.warnings, set() if warned is None else warned)
     if answer.matches:
         table = Table(title=Text(answer.query), title_justify="left")
         for name in ("#", "match", "score", "reference", "description", "found"):

@@ -81,7 +81,7 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
     folder.mkdir(parents=True)
     with _failures_told(model.folder):
         inputs, graph = _traced(loaded)
-        loaded.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     notes = GraphNotes(
         format=1,
         model=model.fingerprint,
@@ -147,7 +147,7 @@ def _quantised(graph: Any, notes: GraphNotes, examples: Texts, folder: Path) -> 
     try:
         import nncf  # noqa: PLC0415  optional
     except ImportError as error:
-        raise ModelError(f"NNCF is not installed ({error}); run `pip install 'lostfound[fast]'`") from error
+        raise ModelError(f"NNCF is not installed ({error}); run `scripts/setup`") from error
     nncf.set_log_level(logging.ERROR)
     encodings = reading_tokenizer(folder, notes.max_length).encode_batch(list(examples))
     feeds = [dict(enumerate(batch_inputs([encoding], notes))) for encoding in encodings]

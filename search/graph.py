@@ -97,8 +97,6 @@ class Graph:
         self.folder = folder
         self.notes = read_notes(folder, model)
         self.tokenizer = reading_tokenizer(folder, self.notes.max_length)
-        if self.notes.processor != (present := processor()):
-            raise ModelError(f"{folder} was measured on {self.notes.processor}, this is {present}; {_MENDED_BY}")
         openvino = import_openvino()
         try:
             core = openvino.Core()
@@ -221,10 +219,11 @@ def _upper(parts: list[Any], hidden: Outputs, inputs: Inputs) -> Outputs:
 
 
 def read_notes(folder: Path, model: str) -> GraphNotes:
-    """The notes of a graph whose files are as they were written.
+    """The notes of a graph that can be used here: its files are as they were written, on this processor.
 
     Raises:
-        ModelError: A file is missing or not what was written, or the graph is of another model.
+        ModelError: A file is missing or not what was written, the graph is of another model or processor, or OpenVINO
+            is not installed.
     """
     try:
         notes = GraphNotes.model_validate_json((folder / NOTES).read_bytes())
@@ -236,6 +235,8 @@ def read_notes(folder: Path, model: str) -> GraphNotes:
         raise ModelError(f"{folder} was made from another model; {_MENDED_BY}")
     if changed:
         raise ModelError(f"{folder / changed[0]} is not what was written; {_MENDED_BY}")
+    if notes.processor != (present := processor()):
+        raise ModelError(f"{folder} was measured on {notes.processor}, this is {present}; {_MENDED_BY}")
     return notes
 
 
@@ -276,7 +277,7 @@ def import_openvino() -> Any:
     try:
         import openvino  # noqa: PLC0415  optional
     except ImportError as error:
-        raise ModelError(f"OpenVINO cannot be used ({error}); run `pip install 'lostfound[fast]'`") from error
+        raise ModelError(f"OpenVINO cannot be used ({error}); run `scripts/setup`") from error
     return openvino
 
 

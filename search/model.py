@@ -95,9 +95,18 @@ class Model:
         """
         if self.device == "cpu" or (self.device == "auto" and not _may_have_gpu()):
             return True
+        return self.torch_device == "cpu"
+
+    @property
+    def torch_device(self) -> str:
+        """The device of this machine that torch uses, e.g. `cuda`. Loads torch.
+
+        Raises:
+            SettingsError: The device is not on this machine.
+        """
         from search.loading import resolve_device  # noqa: PLC0415  imports torch
 
-        return resolve_device(self.device) == "cpu"
+        return resolve_device(self.device)
 
     @cached_property
     def precision(self) -> str:
@@ -108,9 +117,9 @@ class Model:
         """
         if self.graph:
             return self.graph.notes.precision
-        from search.loading import default_precision, resolve_device  # noqa: PLC0415  imports torch
+        from search.loading import default_precision  # noqa: PLC0415  imports torch
 
-        return self._precision or default_precision(resolve_device(self.device))
+        return self._precision or default_precision(self.torch_device)
 
     @property
     def batch_characters(self) -> int:

@@ -71,18 +71,14 @@ class SearchPipeline:
         """
         request = _checked(request or Request())
         rule = self._rule(request)
-        cut = [self._encoder.cut(clean_query(query)) for query in queries]
+        cut = [self.read(query) for query in queries]
         texts = [text for text, _ in cut]
         if not texts:
             return []
-        for query, text in zip(queries, texts, strict=True):
-            if not text:
-                raise QueryError(
-                    f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words"
-                )
         until = None
         if request.deadline is not None:
             self._reranker.load()
+            self._retriever.load(request.filters)
             until = time.monotonic() + request.deadline / 1000
         vectors = self._encoder.encode_queries(texts)
         depth = max(request.depth, request.top)
@@ -129,20 +125,38 @@ class SearchPipeline:
             )
         return answers
 
-    def score_pairs(self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None) -> Scores:
-        """Score (lost, found) pairs as a search does; shape (n,), in [0, 1].
-
-        Args:
-            pairs: n pairs; what is longer than the models read is cut.
-            advance: Called with the number of pairs scored since the last call.
+    def read(self, query: str) -> tuple[str, bool]:
+        """What the models read of a query, and whether it is longer than that.
 
         Raises:
+            QueryError: It is empty or not UTF-8, or the models read nothing of it.
+        """
+        text, was_cut = self._encoder.cut(clean_query(query))
+        if not text:
+            raise QueryError(f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words")
+        return text, was_cut
+
+    def score_pairs(self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None) -> tuple[Scores, list[str]]:
+        """Score (lost, found) pairs as a search does.
+
+        Args:
+            pairs: n pairs; a lost report is read as a query is.
+            advance: Called with the number of pairs scored since the last call.
+
+        Returns:
+            Scores in [0, 1], shape (n,), and warnings: of a threshold with whose blend they should have been computed
+            and were not, of a model that computes slowly.
+
+        Raises:
+            QueryError: Of a lost report, see `read`.
             ModelError: A model cannot be used.
         """
         rule = self._rule(Request(show_all=True))
-        scores = self._reranker.score_pairs(pairs, advance)
-        is_blended = rule.fitted and rule.fitted.blend
-        return rule.scores(scores, self._encoder.similarities(pairs)) if is_blended else scores
+        read = [(self.read(lost)[0], found) for lost, found in pairs]
+        scores = self._reranker.score_pairs(read, advance)
+        if rule.fitted and rule.fitted.blend:
+            scores = rule.scores(scores, self._encoder.similarities(read))
+        return scores, [*rule.warnings, *self._encoder.warnings, *self._reranker.warnings]
 
     def _scores(
         self,

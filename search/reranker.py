@@ -82,7 +82,8 @@ class Reranker(Model):
             ModelError: It cannot be loaded.
         """
         if not self.graph:
-            self._model()
+            with self._lock:
+                self._model()
 
     def _predict(self, batch: list[tuple[str, str]]) -> Scores:
         import torch  # noqa: PLC0415  seconds to import

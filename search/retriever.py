@@ -49,6 +49,12 @@ class Retriever:
         self._current: CurrentIndex | None = None
         self._lock = threading.Lock()
 
+    def load(self, filters: Filters) -> None:
+        """Open the index now, not with the first query; errors as for `retrieve`."""
+        if filters.status is Status.HELD:
+            with ExitStack() as stack, self._lock:
+                self._catch_up(stack, self._encoder.dim)
+
     @contextmanager
     def retrieve(self, queries: Vectors, depth: int, filters: Filters) -> Iterator[tuple[Session, Retrieval]]:
         """The `depth` nearest items of each query among those that the filters select.

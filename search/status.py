@@ -85,8 +85,10 @@ def _model(model: Model) -> dict[str, Any]:
     if notes := model.graph_notes:
         leaving = f", {1 - notes.early_exit.going_on:.0%} leave early" if notes.early_exit else ""
         return told | {"computed by": f"OpenVINO, {notes.precision}{leaving}"}
-    slow = "; ".join(model.warnings) or "torch; `lostfound optimise` makes a CPU faster"
-    return told | {"computed by": slow if model.runs_on_cpu else f"torch on {model.device}"}
+    if not model.runs_on_cpu:
+        return told | {"computed by": f"torch on {model.torch_device}"}
+    advice = "; `lostfound optimise` makes a CPU faster" if model.graph_folder else ""
+    return told | {"computed by": "; ".join(model.warnings) or f"torch{advice}"}
 
 
 def _threshold(application: Application) -> dict[str, Any]:

@@ -162,14 +162,13 @@ def load_threshold(
         FingerprintError: The model's was fitted for another model or text form.
         ModelError: A file cannot be read as a threshold.
     """
-    if office is not None and office.exists():
-        threshold = _read(office)
-        if threshold.reranker == reranker.fingerprint:
-            return threshold.with_encoder(encoder)
+    of_office = _read(office) if office is not None else None
+    if of_office is not None and of_office.reranker == reranker.fingerprint:
+        return of_office.with_encoder(encoder)
     path = reranker.folder / FILE_NAME
-    if not path.exists():
-        return None
     threshold = _read(path)
+    if threshold is None:
+        return None
     if threshold.reranker != reranker.fingerprint:
         raise FingerprintError(
             f"{path} was fitted for reranker {threshold.reranker[:12]}, this is {reranker.fingerprint[:12]}; "
@@ -184,7 +183,8 @@ def is_passed_over(office: Path, reranker: Reranker) -> bool:
     Raises:
         ModelError: The file cannot be read as a threshold.
     """
-    return office.exists() and _read(office).reranker != reranker.fingerprint
+    threshold = _read(office)
+    return threshold is not None and threshold.reranker != reranker.fingerprint
 
 
 def require_precision(threshold: Threshold, reranker: Reranker) -> None:
@@ -210,9 +210,11 @@ _WAYS_OUT = (
 )
 
 
-def _read(path: Path) -> Threshold:
+def _read(path: Path) -> Threshold | None:
     try:
         return Threshold.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
     except (ValidationError, OSError) as error:
         reason = reasons(error) if isinstance(error, ValidationError) else error.strerror
         raise ModelError(f"{path} is no threshold: {reason}; make one with `lostfound calibrate`") from error

@@ -106,7 +106,7 @@ def database_file(url: URL) -> Path:
 
 @contextmanager
 def translated_errors(file: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system raise inside the block into a `DatabaseError` that says what to do."""
+    """Turn what SQLite raises inside the block, and refused access, into a `DatabaseError` that says what to do."""
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
@@ -114,6 +114,8 @@ def translated_errors(file: Path) -> Iterator[None]:
         code = getattr(cause, "sqlite_errorname", "")
         advice = next((advice for prefix, advice in _ADVICE.items() if code.startswith(prefix)), "")
         raise DatabaseError(f"{file} {advice} ({cause})" if advice else f"{file}: {cause}") from error
+    except PermissionError as error:
+        raise DatabaseError(f"{error.filename} may not be used by this user: {error.strerror}") from error
 
 
 _ADVICE = {

@@ -102,6 +102,31 @@ def test_pairs_are_scored_line_by_line(lostfound: Run, tmp_path: Path) -> None:
     assert code == 0
     assert (first["id"], first["lost"], second["found"]) == (7, "a hat", "ü")
     assert 0 <= first["score"] <= 1
+    path.write_text('{"lost": "a hat", "found": "a hat"}\n{"lost": " ", "found": "a hat"}\n')
+    code, out, error = lostfound("score", str(path))
+    assert (code, out, "pair 2: the query is empty" in error) == (1, "", True)
+
+
+def test_scores_that_a_search_would_not_give_come_with_a_warning(lostfound: Run, office: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"lost": "a hat", "found": "a red hat"}\n' * 2)
+    office.mkdir(exist_ok=True)
+    (office / "threshold.json").write_text("{}")
+    code, out, error = lostfound("score", str(path))
+    assert (code, len(out.splitlines()), error.count("scores are not calibrated")) == (0, 2, 1)
+
+
+def test_an_answer_that_cannot_be_written_is_no_success(stocked: Run) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for arguments in (("status", "--json"), ("search", "hat", "--all")):
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run(
+                [sys.executable, "-m", "search.cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True,
+                env=environment, check=False,
+            )  # fmt: skip
+        assert ended.returncode == 1
+        assert ended.stderr.splitlines()[-1].startswith("error: the answer cannot be written: No space left")
+        assert "Exception" not in ended.stderr
 
 
 def test_an_import_stores_the_good_rows_and_lays_the_bad_ones_aside(stocked: Run, tmp_path: Path) -> None:
@@ -217,6 +242,7 @@ def test_a_mistake_gets_one_clear_line(stocked: Run, arguments: tuple[str, ...],
         (b"nonsense", "line 2: Invalid JSON"),
         (b'{"query_id": 1, "text": "caf\xe9"}', "line 2: Invalid JSON"),
         (b'{"query_id": 1, "text": " "}', "line 2: text: Value error, the query is empty"),
+        (b'{"query_id": "b", "text": "\xef\xb8\x8f"}', "query 'b': the model reads nothing of the query"),
     ],
 )
 def test_a_bad_line_among_queries_is_named(stocked: Run, tmp_path: Path, line: bytes, message: str) -> None:

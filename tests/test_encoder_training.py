@@ -69,6 +69,7 @@ def test_an_encoder_learns_to_find_a_report_s_own_description_and_a_killed_run_g
         batch_size=50,
         rounds=8,
         checkpoint_steps=20,
+        dropout=0,
         kept=0,
     )
     learnt = finetune_encoder(objects, recipe, tmp_path / "run", "cpu")
@@ -109,4 +110,5 @@ def test_the_command_makes_an_encoder_that_an_office_can_use(
     assert lostfound("train-encoder", "mine")[:2] == (1, "")
     refused = lostfound("train-encoder", "other", "--base", str(reranker_folder))
     assert (refused[0], "is no bi-encoder" in refused[2]) == (1, True)
+    assert "do not fill a batch of 500" in lostfound("train-encoder", "other", *options.split(), "--groups", "s")[2]
     assert "batch_size = 1" in lostfound("train-encoder", "other", "--batch-size", "1")[2]

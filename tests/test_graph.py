@@ -103,6 +103,15 @@ def test_a_damaged_graph_is_told_and_torch_serves(fast_office: Path, lostfound: 
     assert json.loads(out)["encoder"]["computed by"] == "OpenVINO, float32"
 
 
+def test_a_graph_of_another_processor_is_not_said_to_compute(
+    fast_office: Path, lostfound: Run, reranker: Reranker
+) -> None:
+    notes = fast_office / "graphs" / reranker.fingerprint[:16] / NOTES
+    notes.write_text(json.dumps(json.loads(notes.read_text()) | {"processor": "a slide rule"}))
+    _, out, _ = lostfound("status", "--json")
+    assert "was measured on a slide rule" in json.loads(out)["reranker"]["computed by"]
+
+
 def test_a_graph_of_another_model_is_not_used(graphs: Path, encoder: BiEncoder, reranker: Reranker) -> None:
     with pytest.raises(ModelError, match="was made from another model"):
         Graph(graphs / reranker.fingerprint[:16], encoder.fingerprint)

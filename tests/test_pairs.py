@@ -93,12 +93,14 @@ def test_a_hard_negative_may_be_of_other_objects_but_not_as_near_as_the_own_desc
 def test_whether_a_category_is_told_does_not_tell_a_contradiction_from_a_match(
     corpus: Corpus, encoder: BiEncoder
 ) -> None:
-    objects = corpus.objects[Split.VALIDATION][:20]
-    pairs = build_pairs(objects, [], encoder, Mix(unlike=2, with_category=1), seed=1)
+    objects, others = corpus.objects[Split.VALIDATION][:20], corpus.objects[Split.VALIDATION][20:60]
+    pairs = build_pairs(objects, [], encoder, Mix(unlike=2, with_category=1), seed=1, others=others)
     category_of = {pair.lost: entry.category for entry in objects for pair in pairs if pair.lost in entry.lost}
     for pair in pairs:
         if pair.origin in {Origin.MATCH, Origin.UNLIKE}:
             assert category_of[pair.lost] in pair.found.lower()
+    categories = {entry.category for entry in (*objects, *others)}
+    assert all(any(category in pair.found.lower() for category in categories) for pair in pairs)
 
 
 def test_about_23_percent_of_mixed_and_20_percent_of_twin_pairs_match(corpus: Corpus, encoder: BiEncoder) -> None:

@@ -162,11 +162,8 @@ def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: 
         (("full", "--pairs", str(alike)), 1, "full is there already"),
         (("model", "--pairs", "none.csv"), 1, "none.csv cannot be read"),
         (("model", "--validation", str(alike)), 2, "--validation goes with --pairs"),
-        (
-            ("model", "--pairs", str(alike), "--draws", "2"),
-            2,
-            "--draws, --hard, --foreign and --groups are for the corpus",
-        ),
+        (("model", "--pairs", str(alike), "--draws", "2", "--mined-by", "x"), 2, "--draws, --mined-by: for the corpus"),
+        (("model", "--groups", "9"), 1, "no training group of the corpus begins with 9"),
         (("model", "--pairs", str(tmp_path / "two.csv"), "--checkpoints", "/dev/null/run"), 1, "/dev/null/run cannot"),
         (("model", "--base", "no-such-base"), 1, "no-such-base"),
         (("model", "--seed", "-1"), 1, "seed = -1"),

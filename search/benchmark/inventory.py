@@ -14,7 +14,7 @@ from search.item_input import ImportedItem, clean
 from search.reindex import reindex
 from search.text import text_hash
 from search.training.corpus import Split, load_corpus
-from search.training.inventory import inventory_texts
+from search.training.inventory import GROUPS, inventory_texts
 from search.types import Advance, Vectors
 from storage.chunks import chunks
 from storage.schema import upgrade
@@ -45,7 +45,7 @@ def make_inventory(encoder: BiEncoder, count: int, folder: Path, advance: Advanc
     folder.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus()
     own = [entry.found[number % len(entry.found)] for number, entry in enumerate(corpus.objects[Split.TEST])][:count]
-    made = inventory_texts(corpus.objects[Split.TRAIN], count - len(own), SEED)
+    made = inventory_texts(corpus.training_groups(GROUPS).objects[Split.TRAIN], count - len(own), SEED)
     texts = [str(clean(text)) for text in (*own, *made)]  # as they are stored
     vectors = _encoded(encoder, texts[:MOST_ENCODED], folder, advance)
     if count > MOST_ENCODED:
@@ -86,11 +86,14 @@ def make_office(application: Application, inventory: Inventory, folder: Path) ->
 
 
 def open_office(application: Application, folder: Path) -> Application:
-    """An office in a folder of its own, with the models and graphs of another."""
+    """An office in a folder of its own, with the models, graphs and threshold of another."""
     folder.mkdir(parents=True, exist_ok=True)
     office = Application(application.settings.model_copy(update={"data_dir": folder, "database_url": ""}))
     office.graphs.unlink(missing_ok=True)
     office.graphs.symlink_to(application.graphs.absolute())
+    office.threshold_file.unlink(missing_ok=True)
+    if application.threshold_file.exists():  # for which the graphs were measured
+        shutil.copyfile(application.threshold_file, office.threshold_file)
     upgrade(office.database)
     return office
 

@@ -223,8 +223,9 @@ class Peer:
     """Answers the requests of the benchmark."""
 
     def __init__(self) -> None:
-        self.scorer: Scorer | None = None
-        self.searcher: Recipe | Txtai | None = None
+        # Nothing before it is loaded.
+        self.scorer: Any = None
+        self.searcher: Any = None
         self.encoder: Any = None
 
     def answer(self, request: Request) -> Request:
@@ -239,26 +240,23 @@ class Peer:
 
                 self.encoder = SentenceTransformer(request["encoder"], device="cpu")
             case "score":
-                scorer = self.scorer or predict(request)
                 pairs = [(lost, found) for lost, found in request["pairs"]]
-                scores, seconds = timed(lambda: scorer(pairs))
+                scores, seconds = timed(lambda: self.scorer(pairs))
                 return {"seconds": seconds, "scores": [float(score) for score in scores]}
             case "encode":
                 texts = request["texts"]
                 vectors, seconds = timed(lambda: self.encoder.encode(texts, show_progress_bar=False))
                 return {"seconds": seconds, "vectors": np.asarray(vectors, dtype=float).tolist()}
             case "index":
-                searcher = self.searcher or Recipe(request)
                 texts = json.loads(Path(request["texts"]).read_bytes())
                 vectors = np.load(request["vectors"]) if request["vectors"] else None
                 if vectors is None:
-                    searcher.index(texts[:1], None)  # loads
-                return {"seconds": timed(lambda: searcher.index(texts, vectors))[1]}
+                    self.searcher.index(texts[:1], None)  # loads
+                return {"seconds": timed(lambda: self.searcher.index(texts, vectors))[1]}
             case "memory":
                 return {"megabytes": peak_megabytes("self")}
             case "search":
-                searcher = self.searcher or Recipe(request)
-                results, seconds = timed(lambda: searcher.search(request["query"], request["depth"]))
+                results, seconds = timed(lambda: self.searcher.search(request["query"], request["depth"]))
                 return {"seconds": seconds, "results": results}
         return {}
 

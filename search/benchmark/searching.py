@@ -62,7 +62,7 @@ def searching(
     size = len(inventory.texts)
     section = f"search among {size:,} items"
     office = make_office(application, inventory, folder / f"office-{size}")
-    fitted = load_threshold(application.reranker, encoder=application.encoder)
+    fitted = load_threshold(application.reranker, office.threshold_file, application.encoder)
     cut = fitted.threshold if fitted else 0.5
     request = Request(top=TOP, depth=DEPTH, min_score=cut)
     seconds: dict[str, list[float]] = {name: [] for name in (OURS, *pythons)}

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import signal
 import sys
 
@@ -19,7 +20,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that open files are closed
     try:
-        app()
+        _run()
     except LostfoundError as error:
         _fail(str(error))
     except OSError as error:
@@ -28,6 +29,19 @@ def main() -> None:
         _fail(f"the answer cannot be written: {error.strerror}")
     except Exception as error:  # a defect of ours: the user gets a line, the log the traceback
         _defect(error)
+
+
+def _run() -> None:
+    """The command. What it has written is delivered, or it is told that it was not, before the process ends."""
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries once more
+            if error.errno != errno.EPIPE:  # who reads no further has seen enough
+                raise
 
 
 def _defect(error: Exception) -> None:

@@ -19,4 +19,5 @@ def require_extra(*extras: str) -> None:
     """
     missing = sorted({name for extra in extras for name in EXTRAS[extra] if find_spec(name) is None})
     if missing:
-        raise SettingsError(f"{', '.join(missing)} is not installed; run `pip install 'lostfound[{','.join(extras)}]'`")
+        setup = "scripts/setup train" if "train" in extras else "scripts/setup"
+        raise SettingsError(f"{', '.join(missing)} is not installed; run `{setup}`")

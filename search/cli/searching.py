@@ -16,7 +16,7 @@ PAIRS_PER_BATCH = 4096
 def search(
     query: Annotated[str | None, typer.Argument(help="The lost item, in the owner's words.")] = None,
     queries: Annotated[Path | None, typer.Option(help='JSON Lines of {"query_id", "text"}; - is stdin.')] = None,
-    top: Annotated[int | None, typer.Option(min=1, max=1_000, help="Matches shown; default LOSTFOUND_TOP.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Matches shown; default LOSTFOUND_TOP.")] = None,
     depth: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Candidates reranked; default LOSTFOUND_DEPTH.")
     ] = None,
@@ -42,7 +42,7 @@ def search(
     from search.application import Application
     from search.console import answer_as_json, print_answer, print_json, progress
     from search.item_input import parse_day
-    from search.record_file import QueryRecord, read_records
+    from search.record_file import QueryRecord, naming, read_records
     from storage.chunks import chunks
     from storage.items import Filters
     from storage.models import Status
@@ -71,6 +71,9 @@ def search(
             print_answer(answer)
         return
     records = read_records(QueryRecord, queries or Path())
+    for record in records:  # before the first is answered
+        with naming(f"query {record.query_id!r}"):
+            application.pipeline.read(record.text)
     warned: set[str] = set()
     with progress("Searching", len(records)) as advance:
         # Queries that are answered together would share the time.
@@ -90,14 +93,19 @@ def score(
 ) -> None:
     """Score pairs of a lost report and a found description as a search would; each line comes out with "score"."""
     from search.application import Application
-    from search.console import print_json, progress
-    from search.record_file import PairRecord, read_records
+    from search.console import print_json, progress, warn_once
+    from search.record_file import PairRecord, naming, read_records
     from storage.chunks import chunks
 
     records = read_records(PairRecord, file)
     pipeline = Application().pipeline
+    for number, record in enumerate(records, start=1):
+        with naming(f"pair {number}"):
+            pipeline.read(record.lost)
+    warned: set[str] = set()
     with progress("Scoring", len(records)) as advance:
         for batch in chunks(records, PAIRS_PER_BATCH):
-            scores = pipeline.score_pairs([(record.lost, record.found) for record in batch], advance)
+            scores, warnings = pipeline.score_pairs([(record.lost, record.found) for record in batch], advance)
+            warn_once(warnings, warned)
             for record, value in zip(batch, scores.tolist(), strict=True):
                 print_json(record.model_dump() | {"score": value})

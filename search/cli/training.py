@@ -60,16 +60,14 @@ def train(
 
     if pairs is None and validation is not None:
         raise typer.BadParameter("--validation goes with --pairs; the corpus has its own")
-    if pairs is not None and (draws, hard, foreign, mine_all, vague, groups) != (1, 1, 0, False, False, ""):
-        raise typer.BadParameter(
-            "--draws, --hard, --foreign, --mine-all, --vague and --groups are for the corpus, --pairs are as they are"
-        )
     recipe = parse_recipe(
         Recipe, base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
         dropout=dropout, kept=kept, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign,
         mined_by=mined_by, mine_all=mine_all, vague=vague, groups=groups, bf16=bf16, seed=seed,
     )  # fmt: skip
+    if pairs is not None and (given := recipe.of_the_corpus()):
+        raise typer.BadParameter(f"{', '.join(given)}: for the corpus; --pairs are as they are")
     require_new(output)
     find_model(recipe.base)  # before the corpus is encoded
     settings = load_settings()
@@ -101,13 +99,13 @@ def train_encoder(
     contradictions: Annotated[
         bool, typer.Option("--contradictions", help="From objects that have them, as negatives; a second pass.")
     ] = False,
-    dropout: Annotated[float, typer.Option(help="Of layers and attention.")] = 0.0,
+    dropout: Annotated[float | None, typer.Option(help="Of layers and attention; default: the base's own.")] = None,
     kept: Annotated[float, typer.Option(help="Share of the base in the finished weights.")] = 0.25,
     checkpoint_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     bf16: InBf16 = False,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 42,
 ) -> None:
-    """Fine-tune a bi-encoder on the shipped corpus; the defaults are the first pass of the shipped one."""
+    """Fine-tune a bi-encoder on the shipped corpus; scripts/train_encoder makes the shipped one."""
     require_extra("train")
     from search.console import out, progress
     from search.model_folder import find_model

@@ -106,7 +106,10 @@ def _evaluations(log: Path) -> list[tuple[str, ...]]:
         rows = [row for row in csv.DictReader(file) if row["average_precision"]]
     step = -(-len(rows) // LOG_ROWS) or 1
     shown = rows[::-1][::step][::-1]  # the last is always among them
-    return [(row["step"], row["epoch"], row["loss"][:6], row["average_precision"]) for row in shown]
+    return [
+        (row["step"], row["epoch"], f"{float(row['loss']):.4f}" if row["loss"] else "", row["average_precision"])
+        for row in shown
+    ]
 
 
 def _size(name: str, pairs: Sequence[Pair]) -> tuple[str, str, str, str]:

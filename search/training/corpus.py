@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search.errors import InputFileError
+from search.errors import InputFileError, TrainingError
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -102,12 +102,17 @@ class Corpus:
         """With only those groups to learn from whose names begin with one of these characters; "": with all.
 
         Stray reports of no group stay.
+
+        Raises:
+            TrainingError: There is no such group.
         """
         if not characters:
             return self
         of_groups = tuple(characters)
         train = Split.TRAIN
         objects = [entry for entry in self.objects[train] if entry.group.startswith(of_groups)]
+        if not objects:
+            raise TrainingError(f"no training group of the corpus begins with {' or '.join(characters)}; --groups wxyz")
         strays = [stray for stray in self.strays[train] if stray.group is None or stray.group.startswith(of_groups)]
         vague = [report for report in self.vague[train] if report.group.startswith(of_groups)]
         return replace(

@@ -36,6 +36,8 @@ def _drop_unused_tokens(folder: Path) -> None:
     if not isinstance(vocabulary, dict):
         return  # SentencePiece: it has no such tokens
     kept = [token for token in sorted(vocabulary, key=vocabulary.__getitem__) if not UNUSED.fullmatch(token)]
+    if "special_tokens" not in (tokenizer["post_processor"] or {}):
+        return  # MPNet names them otherwise
     if len(kept) == len(vocabulary) or any(added["content"] not in vocabulary for added in tokenizer["added_tokens"]):
         return  # no BERT, or one with words of its own behind the vocabulary
     new_id = {token: number for number, token in enumerate(kept)}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,21 @@ def finetune(
     Raises:
         ModelError: The base cannot be found or loaded.
         TrainingError: The folder holds a run of another recipe or of other pairs, or the base has no such dropout,
-            or is to be kept and no reranker.
+            reads fewer tokens, or is to be kept and no reranker.
     """
     base = find_model(recipe.base)
     if recipe.kept:
         _require_reranker(base)
     rows = [(pair.lost, pair.found, pair.label) for pair in (*train, *validation)]
-    bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": digest(rows)})
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of `accelerate launch`; a step is of another size with others
+    bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": digest(rows), "processes": processes})
     quiet_libraries()
     set_seed(recipe.seed)
     device = resolve_device(device)
     model = load_base(CrossEncoder, base, device, recipe.dropout, num_labels=1, max_length=recipe.max_length)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and recipe.max_length > positions:
+        raise TrainingError(f"{base} reads at most {positions} tokens; set --max-length {positions}")
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
         [int(pair.is_match) for pair in validation],

@@ -30,8 +30,8 @@ def load_base(model_class: type[Model], base: Path, device: str, dropout: float 
         ModelError: The folder holds no such model.
         TrainingError: The base has no such dropout.
     """
-    config = _dropout(base, dropout)
     try:
+        config = _dropout(base, dropout)
         return model_class(
             str(base),
             device=device,

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from search.errors import TrainingError
 from search.loading import quiet_libraries, resolve_device
 from search.model_folder import find_model, fingerprint, require_kind
 from search.text import item_text
@@ -130,11 +131,16 @@ def finetune_encoder(
 
     Raises:
         ModelError: The base cannot be found, or is no bi-encoder.
-        TrainingError: The folder holds another run.
+        TrainingError: The folder holds another run, the objects fill no batch, or several GPUs would share one.
     """
     base = find_model(recipe.base)
     require_kind(base, "bi-encoder")
     batches = batches_of(objects, recipe)
+    if not batches:
+        raise TrainingError(
+            f"{len(objects)} objects, {'those with contradictions, ' * recipe.contradictions}do not fill a batch of "
+            f"{recipe.batch_size}; learn from more --groups or give a smaller --batch-size"
+        )
     bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "rows": digest(batches)})
     quiet_libraries()
     set_seed(recipe.seed)
@@ -148,6 +154,8 @@ def finetune_encoder(
         save_steps=recipe.checkpoint_steps,
         logging_steps=min(20, recipe.checkpoint_steps),
     )
+    if arguments.n_gpu > 1:  # they would share out a batch, in which all are the negatives of each
+        raise TrainingError(f"{arguments.n_gpu} GPUs are there and one is of use; set CUDA_VISIBLE_DEVICES=0")
     rows = [row for batch in batches for row in batch]
     trainer = SentenceTransformerTrainer(
         model=model,

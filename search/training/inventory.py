@@ -2,10 +2,15 @@
 
 import random
 import re
+import string
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from search.training.corpus import LostObject
+
+GROUPS = string.ascii_lowercase
+"""Of the corpus, from whose training objects inventories are made: the same while the corpus grows, so that figures
+stay comparable; see `Corpus.training_groups`."""
 
 FACTS = (3, 8)
 """Details of an item, at least and at most."""
@@ -27,7 +32,8 @@ def inventory_texts(objects: Sequence[LostObject], count: int, seed: int) -> Ite
 
     Example:
         >>> from search.training.corpus import Split, load_corpus
-        >>> next(inventory_texts(load_corpus().objects[Split.TRAIN], 1, seed=0))[:50]
+        >>> objects = load_corpus().training_groups(GROUPS).objects[Split.TRAIN]
+        >>> next(inventory_texts(objects, 1, seed=0))[:50]
         'Football boots, moulded studs, no foldover tongue,'
     """
     chance = random.Random(seed)  # noqa: S311  no secret

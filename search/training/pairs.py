@@ -135,7 +135,7 @@ def build_pairs(
             most = similarity * (mix.hard_below or 1)
             twins = [found for other in group_of[entry.group] if other != entry for found in other.found]
             hard = [one.found for one in near if one.owner.group != entry.group and one.similarity <= most][:HARD_POOL]
-            foreign = [one.found for one in near if one.owner.category != entry.category]
+            foreign = [one.found for one in near if one.owner.category != entry.category and one.similarity <= most]
             sample = _sample(descriptions, 50, rng)
             far = [found for found, owner in sample if owner.group != entry.group]
             foreign = foreign or [found for found, owner in sample if owner.category != entry.category]
@@ -152,8 +152,8 @@ def build_pairs(
         for report in vague
         for entry in group_of[report.group]
     ]
-    # What contradicts a report carries a category as often as all else, or its want would speak against a match.
-    category_of = {text: entry.category for entry in objects for text in (*entry.found, *entry.unlike)}
+    # All descriptions carry a category as often, those that contradict too, or its want would speak against a match.
+    category_of = {text: entry.category for entry in (*objects, *others) for text in (*entry.found, *entry.unlike)}
     pairs = [
         replace(pair, found=item_text(pair.found, category_of.get(pair.found), None, None))
         if rng.random() < mix.with_category

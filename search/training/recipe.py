@@ -55,9 +55,15 @@ class Recipe(BaseModel):
     """Compute in bfloat16, keep weights in float32."""
     seed: int = Field(default=42, ge=0, lt=2**32)
 
+    def of_the_corpus(self) -> list[str]:
+        """The options that say what is built of the corpus, where they are not the defaults."""
+        names = ("draws", "hard", "foreign", "mined_by", "mine_all", "vague", "groups")
+        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        return [f"--{name.replace('_', '-')}" for name in changed]
+
 
 class EncoderRecipe(BaseModel):
-    """The knobs of fine-tuning a bi-encoder; the defaults are the first pass of the shipped one."""
+    """The knobs of fine-tuning a bi-encoder; the defaults are those of the shipped one, dropout and groups aside."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,8 +81,8 @@ class EncoderRecipe(BaseModel):
     """First characters of the corpus' groups to learn from; empty: all."""
     contradictions: bool = False
     """Learn from the objects that have them, a contradicting description beside each as one negative more."""
-    dropout: float | None = Field(default=0.0, ge=0, lt=1)
-    """As in `Recipe`."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """As in `Recipe`; the shipped one has none."""
     kept: float = Field(default=0.25, ge=0, lt=1)
     """As in `Recipe`."""
     checkpoint_steps: int = Field(default=200, ge=1)

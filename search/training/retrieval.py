@@ -7,7 +7,7 @@ import numpy as np
 from search.encoder import BiEncoder
 from search.index.exact import nearest
 from search.training.corpus import LostObject, Split, load_corpus
-from search.training.inventory import inventory_texts
+from search.training.inventory import GROUPS, inventory_texts
 from search.training.searches import Inventory, Queries, Section, ranking_figures, ranks
 from search.types import Advance
 
@@ -31,7 +31,7 @@ def retrieval(encoder: BiEncoder, objects: Sequence[LostObject], advance: Advanc
     """
     own = Inventory.of(objects)
     queries = Queries.of_objects(own)
-    made = inventory_texts(load_corpus().objects[Split.TRAIN], ITEMS - len(own.texts), SEED)
+    made = inventory_texts(load_corpus().training_groups(GROUPS).objects[Split.TRAIN], ITEMS - len(own.texts), SEED)
     vectors = encoder.encode([*own.texts, *made], advance)
     _, found = nearest(encoder.encode_queries(queries.texts), [(np.arange(len(vectors)), vectors)], max(DEPTHS))
     return ranking_figures(ranks(found == queries.own[:, None]), queries.groups, DEPTHS)
