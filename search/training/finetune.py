@@ -73,7 +73,7 @@ def finetune(
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Returns:
-        The best checkpoint, in float32; None in the processes beside the first that `accelerate launch` starts.
+        The best checkpoint, or with a share of the base in it the last, in float32; None in the processes beside the first that `accelerate launch` starts.
 
     Raises:
         ModelError: The base cannot be found or loaded.
@@ -112,7 +112,7 @@ def finetune(
         eval_strategy="steps",
         eval_steps=recipe.evaluation_steps,
         save_steps=recipe.evaluation_steps,
-        load_best_model_at_end=True,
+        load_best_model_at_end=not recipe.kept,  # before the base is mixed in, the last may well look worse
         metric_for_best_model="eval_validation_average_precision",
         logging_steps=min(100, recipe.evaluation_steps),
     )

@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     max_length: int = Field(default=512, ge=16)
     """Tokens of a pair; the rest is cut."""
     evaluation_steps: int = Field(default=500, ge=1)
-    """Steps between evaluations and checkpoints; the best checkpoint is kept."""
+    """Steps between evaluations and checkpoints; the best checkpoint is kept, with `kept` the last."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Of hidden layers and attention; None: the base's own, mostly 0.1. On a CPU 0 trains a fifth faster."""
     kept: float = Field(default=0.0, ge=0, lt=1)
