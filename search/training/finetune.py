@@ -73,7 +73,8 @@ def finetune(
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Returns:
-        The best checkpoint, or with a share of the base in it the last, in float32; None in the processes beside the first that `accelerate launch` starts.
+        The best checkpoint, or with a share of the base in it the last, in float32; None in the processes beside the
+        first that `accelerate launch` starts.
 
     Raises:
         ModelError: The base cannot be found or loaded.
