@@ -79,7 +79,7 @@ def finetune(
     Raises:
         ModelError: The base cannot be found or loaded.
         TrainingError: The folder holds a run of another recipe or of other pairs, or the base has no such dropout,
-            reads fewer tokens, or is to be kept and no reranker.
+            or is to be kept and no reranker.
     """
     base = find_model(recipe.base)
     if recipe.kept:
@@ -91,9 +91,6 @@ def finetune(
     set_seed(recipe.seed)
     device = resolve_device(device)
     model = load_base(CrossEncoder, base, device, recipe.dropout, num_labels=1, max_length=recipe.max_length)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and recipe.max_length > positions:
-        raise TrainingError(f"{base} reads at most {positions} tokens; set --max-length {positions}")
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
         [int(pair.is_match) for pair in validation],

@@ -24,7 +24,7 @@ def load_base(model_class: type[Model], base: Path, device: str, dropout: float 
         base: Its folder.
         device: A torch device.
         dropout: Of layers and attention; None: the base's own.
-        options: Further ones of the class.
+        options: Further ones of the class; a `max_length` is cut to what the base can read.
 
     Raises:
         ModelError: The folder holds no such model.
@@ -32,6 +32,9 @@ def load_base(model_class: type[Model], base: Path, device: str, dropout: float 
     """
     try:
         config = _dropout(base, dropout)
+        if wanted := options.get("max_length"):
+            positions = getattr(AutoConfig.from_pretrained(base, local_files_only=True), "max_position_embeddings", 0)
+            options["max_length"] = min(wanted, positions or wanted)
         return model_class(
             str(base),
             device=device,

@@ -25,7 +25,7 @@ class Recipe(BaseModel):
     """Steps whose gradients are added up before the weights move."""
     epochs: float = Field(default=3, gt=0, allow_inf_nan=False)
     max_length: int = Field(default=512, ge=16)
-    """Tokens of a pair; the rest is cut."""
+    """Tokens of a pair, at most as many as the base can read; the rest is cut."""
     evaluation_steps: int = Field(default=500, ge=1)
     """Steps between evaluations and checkpoints; the best checkpoint is kept, with `kept` the last."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
