@@ -1,8 +1,6 @@
 """JSON Lines of queries and of pairs: what `search --queries` and `score` read."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -40,15 +38,6 @@ class PairRecord(BaseModel):
 
 
 Record = TypeVar("Record", bound=BaseModel)
-
-
-@contextmanager
-def naming(record: str) -> Iterator[None]:
-    """Let a `QueryError` of the block say of which record it is."""
-    try:
-        yield
-    except QueryError as error:
-        raise QueryError(f"{record}: {error}") from error
 
 
 def read_records(model: type[Record], path: Path) -> list[Record]:

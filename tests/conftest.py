@@ -231,3 +231,13 @@ def lostfound(
         return code, streams.out, streams.err
 
     return run
+
+
+@pytest.fixture
+def stocked(lostfound: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    """An office with three hats."""
+    lostfound("init")
+    for number, colour in enumerate(("red", "green", "blue"), start=1):
+        code, _, error = lostfound("add", f"a {colour} hat", "--reference", f"H-{number}", "--found-on", "2026-10-01")
+        assert (code, error) == (0, "")
+    return lostfound

@@ -1,12 +1,16 @@
 """Commands that search and score."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.app import app
 from search.cli.options import FoundFrom, FoundTo, Json, OnlyCategory, OnlyOffice, StatusChoice
+
+if TYPE_CHECKING:
+    from search.pipeline import SearchPipeline
 
 QUERIES_PER_BATCH = 32
 PAIRS_PER_BATCH = 4096
@@ -42,7 +46,7 @@ def search(
     from search.application import Application
     from search.console import answer_as_json, print_answer, print_json, progress
     from search.item_input import parse_day
-    from search.record_file import QueryRecord, naming, read_records
+    from search.record_file import QueryRecord, read_records
     from storage.chunks import chunks
     from storage.items import Filters
     from storage.models import Status
@@ -71,9 +75,7 @@ def search(
             print_answer(answer)
         return
     records = read_records(QueryRecord, queries or Path())
-    for record in records:  # before the first is answered
-        with naming(f"query {record.query_id!r}"):
-            application.pipeline.read(record.text)
+    _require_readable(application.pipeline, ((f"query {record.query_id!r}", record.text) for record in records))
     warned: set[str] = set()
     with progress("Searching", len(records)) as advance:
         # Queries that are answered together would share the time.
@@ -94,14 +96,12 @@ def score(
     """Score pairs of a lost report and a found description as a search would; each line comes out with "score"."""
     from search.application import Application
     from search.console import print_json, progress, warn_once
-    from search.record_file import PairRecord, naming, read_records
+    from search.record_file import PairRecord, read_records
     from storage.chunks import chunks
 
     records = read_records(PairRecord, file)
     pipeline = Application().pipeline
-    for number, record in enumerate(records, start=1):
-        with naming(f"pair {number}"):
-            pipeline.read(record.lost)
+    _require_readable(pipeline, ((f"pair {number}", record.lost) for number, record in enumerate(records, start=1)))
     warned: set[str] = set()
     with progress("Scoring", len(records)) as advance:
         for batch in chunks(records, PAIRS_PER_BATCH):
@@ -109,3 +109,14 @@ def score(
             warn_once(warnings, warned)
             for record, value in zip(batch, scores.tolist(), strict=True):
                 print_json(record.model_dump() | {"score": value})
+
+
+def _require_readable(pipeline: "SearchPipeline", reports: Iterable[tuple[str, str]]) -> None:
+    """Refuse a file with a report of which the models read nothing, by its name, before the first is answered."""
+    from search.errors import QueryError
+
+    for name, text in reports:
+        try:
+            pipeline.read(text)
+        except QueryError as error:
+            raise QueryError(f"{name}: {error}") from error

@@ -54,6 +54,8 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
 
     Raises:
         InputFileError: The corpus cannot be read.
+        TrainingError: It has no such groups.
+        ModelError: The bi-encoder that mines cannot be used.
     """
     everything = load_corpus()
     corpus = everything.training_groups(recipe.groups)

@@ -17,20 +17,10 @@ NEAREST = 100
 class Near:
     """A description near a report."""
 
-    description: tuple[str, LostObject]
-    """With the object that it describes."""
+    found: str
+    owner: LostObject
     similarity: float
     """To the report; a cosine."""
-
-    @property
-    def found(self) -> str:
-        """The text."""
-        return self.description[0]
-
-    @property
-    def owner(self) -> LostObject:
-        """The object."""
-        return self.description[1]
 
 
 class Neighbourhood:
@@ -38,28 +28,25 @@ class Neighbourhood:
 
     def __init__(self, objects: Sequence[LostObject], encoder: BiEncoder) -> None:
         """Encode the descriptions."""
-        self.descriptions = [(found, entry) for entry in objects for found in entry.found]
-        self._encoder = encoder
-        self._vectors = encoder.encode([found for found, _ in self.descriptions])
+        self._descriptions = [(found, entry) for entry in objects for found in entry.found]
+        self._vectors = encoder.encode([found for found, _ in self._descriptions])
         self._rows: dict[str, list[int]] = {}
-        for row, (_, entry) in enumerate(self.descriptions):
+        for row, (_, entry) in enumerate(self._descriptions):
             self._rows.setdefault(entry.object, []).append(row)
 
-    def of(self, reports: Sequence[str]) -> list[list[Near]]:
-        """The up to 100 nearest descriptions of each report, the nearest first."""
-        return [self._nearest(vector) for vector in self._encoder.encode_queries(reports)]
+    def of(self, report: Vectors) -> list[Near]:
+        """The up to 100 descriptions nearest to a report, the nearest first.
 
-    def similarity_to_own(self, reports: Sequence[str], owners: Sequence[LostObject]) -> list[float]:
-        """How near each report comes to a description of its own object; cosines."""
-        vectors = self._encoder.encode_queries(reports)
-        return [
-            float((self._vectors[self._rows[owner.object]] @ vector).max())
-            for vector, owner in zip(vectors, owners, strict=True)
-        ]
-
-    def _nearest(self, report: Vectors) -> list[Near]:
+        Args:
+            report: Its vector, shape (dim,), of the same encoder.
+        """
         similarities = self._vectors @ report
         count = min(NEAREST, len(similarities))
         part = np.argpartition(-similarities, count - 1)[:count]
         order = part[np.argsort(-similarities[part], kind="stable")]
-        return [Near(self.descriptions[row], float(similarities[row])) for row in order]
+        nearest = zip((self._descriptions[row] for row in order), similarities[order].tolist(), strict=True)
+        return [Near(found, owner, similarity) for (found, owner), similarity in nearest]
+
+    def similarity_to_own(self, report: Vectors, owner: LostObject) -> float:
+        """How near a report, given as for `of`, comes to a description of its own object; a cosine."""
+        return float((self._vectors[self._rows[owner.object]] @ report).max())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from math import inf
 from typing import TypeVar
 
 from search.encoder import BiEncoder
@@ -14,7 +13,8 @@ from search.model_folder import BASE
 from search.text import item_text
 from search.training.augmentation import marks, shorten
 from search.training.corpus import Corpus, LostObject, Split, StrayReport, VagueReport, load_corpus
-from search.training.mining import Neighbourhood
+from search.training.mining import Near, Neighbourhood
+from search.types import Vectors
 
 
 class Origin(StrEnum):
@@ -69,8 +69,8 @@ class Mix:
     twin: int = 3
     hard: int = 3
     hard_below: float | None = None
-    """A hard negative's similarity to the report is at most this share of its own description's: what is nearer may
-    well be what the report tells of, in all but name (positive-aware mining, Moreira et al. 2024, arXiv:2407.15831)."""
+    """A hard or foreign negative's similarity to the report is at most this share of its own description's: what is
+    nearer may well be what the report tells of (positive-aware mining, Moreira et al. 2024, arXiv:2407.15831)."""
     foreign: int = 0
     random: int = 1
     stray: int = 1
@@ -125,17 +125,18 @@ def build_pairs(
     for entry in objects:
         group_of[entry.group].append(entry)
     neighbourhood = Neighbourhood([*objects, *others], encoder)
-    near_reports = neighbourhood.of([lost for lost, _ in reports])
-    near_strays = neighbourhood.of([stray.report for stray in strays])
-    own = neighbourhood.similarity_to_own(*zip(*reports, strict=True)) if mix.hard_below else [inf] * len(reports)
+    near_reports = [
+        _not_too_near(neighbourhood, vector, entry, mix.hard_below)
+        for vector, (_, entry) in zip(encoder.encode_queries([lost for lost, _ in reports]), reports, strict=True)
+    ]
+    near_strays = [neighbourhood.of(vector) for vector in encoder.encode_queries([stray.report for stray in strays])]
     all_marks = [mark for text, _ in (*descriptions, *reports) for mark in marks(text)]
     pairs: list[Pair] = []
     for _ in range(draws):
-        for (lost, entry), near, similarity in zip(reports, near_reports, own, strict=True):
-            most = similarity * (mix.hard_below or 1)
+        for (lost, entry), near in zip(reports, near_reports, strict=True):
             twins = [found for other in group_of[entry.group] if other != entry for found in other.found]
-            hard = [one.found for one in near if one.owner.group != entry.group and one.similarity <= most][:HARD_POOL]
-            foreign = [one.found for one in near if one.owner.category != entry.category and one.similarity <= most]
+            hard = [one.found for one in near if one.owner.group != entry.group][:HARD_POOL]
+            foreign = [one.found for one in near if one.owner.category != entry.category]
             sample = _sample(descriptions, 50, rng)
             far = [found for found, owner in sample if owner.group != entry.group]
             foreign = foreign or [found for found, owner in sample if owner.category != entry.category]
@@ -251,6 +252,16 @@ def contradicting_pairs(objects: Sequence[LostObject]) -> list[Pair]:
         for lost in entry.lost
         for found in entry.unlike
     ]
+
+
+def _not_too_near(
+    neighbourhood: Neighbourhood, report: Vectors, owner: LostObject, hard_below: float | None
+) -> list[Near]:
+    near = neighbourhood.of(report)
+    if hard_below is None:
+        return near
+    most = hard_below * neighbourhood.similarity_to_own(report, owner)
+    return [one for one in near if one.similarity <= most]
 
 
 Choice = TypeVar("Choice")
