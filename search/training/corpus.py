@@ -112,7 +112,8 @@ class Corpus:
         train = Split.TRAIN
         objects = [entry for entry in self.objects[train] if entry.group.startswith(of_groups)]
         if not objects:
-            raise TrainingError(f"no training group of the corpus begins with {' or '.join(characters)}; try --groups wxyz")
+            wanted = " or ".join(characters)
+            raise TrainingError(f"no training group of the corpus begins with {wanted}; try --groups wxyz")
         strays = [stray for stray in self.strays[train] if stray.group is None or stray.group.startswith(of_groups)]
         vague = [report for report in self.vague[train] if report.group.startswith(of_groups)]
         return replace(
