@@ -28,6 +28,7 @@ REPAIR = "lostfound doctor --repair"
 RESTORE = "lostfound restore BACKUP"
 CALIBRATE = "lostfound calibrate"
 OPTIMISE = "lostfound optimise"
+CHANGE_ENCODER = "set LOSTFOUND_ENCODER back, or change to this one with lostfound reindex"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def repair(
         orphans.delete_all(session)
     for name, why in unsound_generations(application):
         Generations(application.database.index_folder).set_aside(name, why)
+    if any(finding.mended_by == CHANGE_ENCODER for finding in findings):
+        return []  # whether the office changes its encoder is not for a cron job to decide
     refused = reindex(application.database, application.encoder, show_progress).indexed.refused
     return [Finding(f"the new index was not published: {refused}", "report this to the developers")] if refused else []
 
@@ -155,11 +158,7 @@ def _vectors(application: Application, advance: Advance | None) -> Iterator[Find
     is_settled = any(manifest.encoder == encoder and manifest.is_settled for manifest in manifests)
     foreign = sum(count for name, count in others.items() if is_settled and name not in needed)
     if others and missing == total:
-        # Whether the office changes its encoder is not for a cron job to decide.
-        yield Finding(
-            f"all vectors are of another encoder than {application.encoder.name!r}",
-            "set LOSTFOUND_ENCODER back, or change to this one with lostfound reindex",
-        )
+        yield Finding(f"all vectors are of another encoder than {application.encoder.name!r}", CHANGE_ENCODER)
         return
     for count, what in (
         (missing, f"items have no vector of encoder {application.encoder.name!r}"),

@@ -129,7 +129,9 @@ class ImportedItem(NewItem):
     @model_validator(mode="before")
     @classmethod
     def _blank_status_is_none(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if name != "status" or value not in (None, "")}
+        status = values.get("status")
+        is_blank = status is None or (isinstance(status, str) and not status.strip())
+        return {name: value for name, value in values.items() if name != "status" or not is_blank}
 
 
 Fields = TypeVar("Fields", bound=ItemUpdate)

@@ -14,8 +14,8 @@ KEYS = {"file", "line", "reason", "row"}
 class RejectsFile:
     """Rejected rows of one import as JSON Lines; replaces at once, and only, a file of rejects.
 
-    Used as a context: at its end, also after an error, the rows so far are published. Without any the file that an
-    earlier import of the same source left is removed.
+    Used as a context: at its end, also after an error, the rows so far are published. Without any, and without an
+    error, the file that an earlier import of the same source left is removed.
     """
 
     def __init__(self, path: Path, source: Path, remedy: str = "name another file with --rejects") -> None:
@@ -58,7 +58,7 @@ class RejectsFile:
             raise self._unwritable(error) from error
         self.count += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         """Publish.
 
         Raises:
@@ -69,7 +69,7 @@ class RejectsFile:
                 self._file.close()
                 self._partial.chmod(0o644)
                 self._partial.replace(self.path)
-            elif self._earlier == self._source.name:
+            elif self._earlier == self._source.name and failed is None:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -11,11 +11,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from search.errors import DatabaseError, SchemaError
 from search.whole_file import sync
-from storage.database import BUSY_TIMEOUT_MS, Database, translated_errors
+from storage.database import BUSY_TIMEOUT_MS, Database, revision_of, translated_errors
 from storage.models import Base
 from storage.schema import upgrade
 
@@ -70,14 +71,17 @@ def restore(database: Database, source: Path) -> Path | None:
         raise DatabaseError(
             f"{database.url.render_as_string()} is opened to read only; take the options out to restore"
         )
-    if file.exists() and source.exists() and source.samefile(file):
-        raise DatabaseError(f"{source} is the database itself; name a backup")
+    with translated_errors(source):
+        if not source.exists():
+            raise DatabaseError(f"{source} cannot be restored: there is no such file; name a backup")
+        if file.exists() and source.samefile(file):
+            raise DatabaseError(f"{source} is the database itself; name a backup")
     with ExitStack() as stack:
         try:
             backup = stack.enter_context(_of_this_revision(source, file.parent))
             wrong = check(backup)
         except DatabaseError as error:
-            raise DatabaseError(f"{source} cannot be restored: {error}") from error
+            raise DatabaseError(f"{source} cannot be restored: {_without_advice(error)}") from error
         if wrong:
             raise DatabaseError(f"{source} is damaged: {wrong[0]}; take an earlier backup")
         with _told_as(f"{file} cannot be written"), translated_errors(file):
@@ -110,12 +114,24 @@ def _of_this_revision(source: Path, folder: Path) -> Iterator[Database]:
     if is_of_this:
         yield backup
         return
-    with tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None, prefix=".restoring-") as beside:
+    with translated_errors(source), backup.engine.connect() as connection:
+        if revision_of(connection) is None:  # an empty file is an empty database to SQLite
+            raise DatabaseError("it is no backup of ours; name another file")
+    with (
+        _told_as(f"{folder} cannot be written"),
+        tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None, prefix=".restoring-") as beside,
+    ):
         copy = Database.at(Path(beside) / source.name)
         with _told_as(f"{copy.file} cannot be written"):
             shutil.copyfile(source, copy.file)
         upgrade(copy)
         yield copy
+
+
+def _without_advice(error: DatabaseError) -> str:
+    """What is wrong with a backup: of SQLite's own errors not what to do about them, which is for a database in use."""
+    cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else error.__cause__
+    return f"{cause}; take an earlier backup" if isinstance(cause, sqlite3.Error) else str(error)
 
 
 def _replace(database: Database, file: Path, backup: Database) -> Path:

@@ -121,8 +121,8 @@ def translated_errors(file: Path) -> Iterator[None]:
 _ADVICE = {
     "SQLITE_FULL": "does not fit on the disk; nothing of this step was stored, free some space and repeat it",
     "SQLITE_IOERR": "cannot be written, the disk failed or is full; nothing of this step was stored, repeat it",
-    "SQLITE_READONLY": "is read-only; correct the permissions of the file and its folder, or only to search it set "
-    "LOSTFOUND_DATABASE_URL=sqlite:///file:PATH?immutable=1&uri=true",
+    "SQLITE_READONLY": "is read-only; correct the permissions of the file and its folder, or, only to search one "
+    "that nobody writes, set LOSTFOUND_DATABASE_URL=sqlite:///file:PATH?immutable=1&uri=true",
     "SQLITE_BUSY": f"has been held by another process for {BUSY_TIMEOUT_MS // 1000} s; try again",
     "SQLITE_CANTOPEN": "cannot be opened; check that its folder exists and the permissions",
     "SQLITE_NOTADB": "is not an SQLite database; name another file with LOSTFOUND_DATABASE_URL",

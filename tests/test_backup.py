@@ -4,10 +4,12 @@ import os
 import random
 import re
 import resource
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -173,9 +175,20 @@ def test_only_a_backup_is_restored_and_only_into_a_database_that_is_written(
 ) -> None:
     back_up(database, tmp_path / "backup.db")
     (tmp_path / "thesis.txt").write_text("three years of work " * 100)
-    for name in ("nothing.db", "thesis.txt", "."):
-        with pytest.raises(DatabaseError, match="cannot be restored"):
-            restore(database, tmp_path / name)
+    (tmp_path / "empty.db").touch()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("PRAGMA user_version = 7")  # an SQLite file without a table
+    for name, why in (
+        ("nothing.db", "there is no such file"),
+        ("thesis.txt", "file is not a database; take an earlier backup"),
+        (".", "unable to open database file"),
+        ("empty.db", "no backup of ours"),
+        ("other.db", "no backup of ours"),
+    ):
+        for target in (database, Database.at(tmp_path / "new.db")):
+            with pytest.raises(DatabaseError, match=f"cannot be restored: .*{why}"):
+                restore(target, tmp_path / name)
+            assert not (tmp_path / "new.db").exists()
     with pytest.raises(DatabaseError, match="is the database itself"):
         restore(database, database.file)
     read_only = Database(make_url(f"sqlite:///file:{database.file}?mode=ro&uri=true"))

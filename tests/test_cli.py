@@ -96,7 +96,10 @@ def test_an_import_stores_the_good_rows_and_lays_the_bad_ones_aside(stocked: Run
         (5, "description: is not UTF-8"),
     ]
     assert [reject["row"] for reject in rejects] == ["H-5,,4", "H-6,caf\\xe9,5"]
-    path.write_text("reference,description\nH-4,a fez\n")
+    path.write_text("ref;description\nH-4;a fez\n")
+    assert stocked("import", str(path))[0] == 1
+    assert (tmp_path / "export.rejects.jsonl").exists()
+    path.write_text("reference,description,status\nH-4,a fez, \n")
     assert stocked("import", str(path))[0] == 0
     assert not (tmp_path / "export.rejects.jsonl").exists()
     assert not list(tmp_path.glob("*.partial"))

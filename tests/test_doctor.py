@@ -91,6 +91,20 @@ def test_what_needs_a_choice_is_told_and_left_alone(
         assert mended_by in finding[1]
 
 
+def test_a_repair_sets_a_damaged_index_aside_but_does_not_change_the_encoder(
+    stocked: Run, office: Path, other_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked("reindex")
+    (file,) = office.glob("lostfound.db.index/g*/vectors.faiss")
+    file.write_bytes(b"")
+    with monkeypatch.context() as cron:
+        cron.setenv("LOSTFOUND_ENCODER", str(other_encoder_folder))
+        assert any("set LOSTFOUND_ENCODER back" in mended_by for mended_by in findings(stocked, "--repair").values())
+    matches = json.loads(stocked("search", "a hat", "--all", "--json", "--top", "100")[1])["matches"]
+    assert len(matches) == 20
+    assert findings(stocked, "--repair") == {}
+
+
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
