@@ -100,7 +100,10 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
         with _failures_told(model.folder):
             graph = _quantised(graph, notes, examples, folder)
     # Rounding weights to half is within what bfloat16 does to them; float32 is to stay float32.
-    openvino.save_model(graph, folder / GRAPH, compress_to_fp16=variant.arithmetic == "bf16")
+    try:
+        openvino.save_model(graph, folder / GRAPH, compress_to_fp16=variant.arithmetic == "bf16")
+    except RuntimeError as error:  # so it tells a full disk
+        raise OSError(f"{folder / GRAPH}: {error}") from error
     checksums = {name: sha256(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
     precision = f"int8:{checksums[WEIGHTS][:8]}" if variant.is_int8 else variant.name
     write_notes(folder, notes.model_copy(update={"precision": precision, "sha256": checksums}))

@@ -21,6 +21,9 @@ LOWER_SHARE = 2 / 3
 RIDGE = 1000.0
 """Penalty on the squares of the weights of standardised features."""
 
+SLACK = 0.5
+"""In standard deviations of the estimate's error."""
+
 LEAST_KEPT = 0.99
 """Of the held-out searches that find something, the share that must lose nothing."""
 
@@ -101,8 +104,8 @@ def fit_early_exit(known: Features, logits: Floats, needed: Floats, depth: int) 
         depth: Pairs of each search.
 
     Returns:
-        The estimate by ridge regression; the margin is the lowest of a pair of the first half that would
-        be shown.
+        The estimate by ridge regression; the margin is the lowest of a pair of the first half that would be shown, and
+        some slack below, or whether the other half holds a lower one would be chance.
     """
     searches = len(logits) // depth // 2
     half = searches * depth
@@ -116,7 +119,9 @@ def fit_early_exit(known: Features, logits: Floats, needed: Floats, depth: int) 
     finds = np.isfinite(lowest)
     if min(finds[:searches].sum(), finds[searches:].sum()) < LEAST_SEARCHES:
         return None
-    margin = float(lowest[:searches].min())
+    is_shown = logits[:half] >= needed[:half]
+    error = float((known[:half][is_shown] @ weights + bias - logits[:half][is_shown]).std())
+    margin = float(lowest[:searches].min()) - SLACK * error
     return EarlyExit(
         weights=tuple(map(float, weights)),
         bias=bias,

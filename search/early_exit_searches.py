@@ -35,7 +35,7 @@ def with_early_exit(application: Application, threshold: Threshold, show: ShowPr
     notes = graph.notes.model_copy(
         update={
             "early_exit": _fitted(graph, application.encoder, threshold, show),
-            "early_exit_at": threshold.threshold,
+            "early_exit_for": (threshold.threshold, application.encoder.fingerprint),
         }
     )
     write_notes(graph.folder, notes)

@@ -72,8 +72,8 @@ class GraphNotes(BaseModel):
     """Of the files, by name."""
     early_exit: EarlyExit | None = None
     """Of a reranker whose pairs need not all be computed to the end."""
-    early_exit_at: float | None = None
-    """The threshold for which one was last fitted, whether it paid or not."""
+    early_exit_for: tuple[float, str] | None = None
+    """Threshold and fingerprint of the bi-encoder for which one was last fitted, whether it paid or not."""
 
     def flipped_at(self, threshold: float) -> float | None:
         """The share of decisions at a threshold that differ from the model's own; None where it was not measured."""

@@ -76,7 +76,7 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
         with FileLock(application.graphs / "lock", timeout=0):
             encoder = _encoder(application.encoder, show)
             made = _reranker(application, threshold, show)
-            if made.notes and made.notes.early_exit_at != threshold.threshold:
+            if made.notes and made.notes.early_exit_for != (threshold.threshold, application.encoder.fingerprint):
                 notes = with_early_exit(Application(application.settings), threshold, show)
                 made = replace(made, notes=notes)
             return [encoder, made]

@@ -22,7 +22,7 @@ from storage.database import Database
 from storage.models import Item
 
 ROUND_PAIRS = 32
-"""Reranked between two looks at the clock: under a tenth of a second by a graph."""
+"""Reranked between two looks at the clock: about a tenth of a second by a graph."""
 
 
 class SearchPipeline:
@@ -175,15 +175,22 @@ class SearchPipeline:
             texts = [pair for row in pairs for pair in row[start : start + step]]
             cosines = [cosine for row in similarities for cosine in row[start : start + step]]
             of_pairs = np.array(cosines, dtype=np.float32)
-            needed = rule.needed(of_pairs, self._reranker.leaves_early_at)
+            needed = self._needed(rule, of_pairs)
             values = iter(rule.scores(self._reranker.score_pairs(texts, advance, needed), of_pairs).tolist())
             for row, known in zip(pairs, scores, strict=True):
                 known += [next(values) for _ in row[start : start + step]]
             now = time.monotonic()
-            # The next round would end too late. The first one may have loaded the model, and foretells nothing.
-            if until is not None and now + (now - began if start else 0) > until:
+            if until is not None and now + (now - began) > until:  # the next round would end too late
                 break
         return scores
+
+    def _needed(self, rule: "_Rule", similarities: Vectors) -> Floats | None:
+        """The logits that matter, where pairs may leave the reranker early by this rule."""
+        fitted = rule.fitted
+        if fitted is None or not rule.hides:
+            return None
+        may_leave = self._reranker.may_leave_early(fitted.threshold, self._encoder.fingerprint)
+        return fitted.needed(similarities) if may_leave else None
 
     def _without_vector_warning(self, count: int) -> list[str]:
         missing = f"{count} items have no vector of encoder {self._encoder.name!r} and were not searched"
@@ -226,12 +233,6 @@ class _Rule:
     def hides(self) -> bool:
         """Whether what does not reach the fitted threshold need not be known."""
         return self.fitted is not None and self.cut is not None and self.cut >= self.fitted.threshold
-
-    def needed(self, similarities: Vectors, leaves_early_at: float | None) -> Floats | None:
-        """The logits that matter, where pairs may leave the reranker early by this rule."""
-        if self.fitted is None or not self.hides or leaves_early_at != self.fitted.threshold:
-            return None
-        return self.fitted.needed(similarities)
 
     def worth_reranking(self, row: list[Candidate]) -> list[Candidate]:
         """The first candidates, without those too dissimilar to be shown."""

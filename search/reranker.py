@@ -70,10 +70,14 @@ class Reranker(Model):
             raise ModelError(f"the reranker {self.folder} returned scores that are no numbers; its weights are damaged")
         return scores
 
-    @property
-    def leaves_early_at(self) -> float | None:
-        """The threshold for which it was seen which pairs may leave the graph early; None where there is no such."""
-        return self.graph.notes.early_exit_at if self.graph else None
+    def may_leave_early(self, threshold: float, encoder: str) -> bool:
+        """Whether it was seen which pairs may leave the graph early, at this threshold.
+
+        Args:
+            threshold: Of the search.
+            encoder: Fingerprint of the bi-encoder that brings them up.
+        """
+        return self.graph is not None and self.graph.notes.early_exit_for == (threshold, encoder)
 
     def load(self) -> None:
         """Load the model now, not with the first pairs.

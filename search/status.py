@@ -102,6 +102,6 @@ def _threshold(application: Application) -> dict[str, Any]:
     if is_passed_over(application.threshold_file, application.reranker):
         told |= {"passed over": f"{application.threshold_file}, fitted for another reranker"}
     notes = application.reranker.graph_notes
-    if notes and notes.early_exit_at not in (None, threshold.threshold):
-        told |= {"graph": f"measured at {notes.early_exit_at:.4f}; `lostfound optimise` measures it anew"}
+    if notes and notes.early_exit_for and notes.early_exit_for[0] != threshold.threshold:
+        told |= {"graph": f"measured at {notes.early_exit_for[0]:.4f}; `lostfound optimise` measures it anew"}
     return told

@@ -172,7 +172,7 @@ def load_threshold(
     if threshold.reranker != reranker.fingerprint:
         raise FingerprintError(
             f"{path} was fitted for reranker {threshold.reranker[:12]}, this is {reranker.fingerprint[:12]}; "
-            f"{_WAYS_OUT}"
+            f"fit one with `lostfound calibrate`, {_OR_NONE}"
         )
     return threshold.with_encoder(encoder)
 
@@ -193,21 +193,21 @@ def require_precision(threshold: Threshold, reranker: Reranker) -> None:
     Raises:
         FingerprintError: The precision was not measured, or flips more than 0.5 % of the decisions.
     """
-    flipped = {threshold.precision: 0.0, **threshold.flipped}.get(reranker.precision)
-    if flipped is None and reranker.graph:
-        flipped = reranker.graph.notes.flipped_at(threshold.threshold)
+    # A graph's own figure comes first: torch may have been measured in a precision of the same name.
+    flipped = reranker.graph.notes.flipped_at(threshold.threshold) if reranker.graph else None
+    if flipped is None:
+        flipped = {threshold.precision: 0.0, **threshold.flipped}.get(reranker.precision)
     if flipped is None or flipped > MOST_FLIPPED:
         known = "was not measured" if flipped is None else f"decides {flipped:.1%} of the pairs otherwise"
+        has_graphs = reranker.graph_folder and reranker.runs_on_cpu
+        measure = "measure this one with `lostfound optimise`, " if has_graphs else ""
         raise FingerprintError(
             f"the threshold of reranker {reranker.name!r} was fitted in {threshold.precision}, and "
-            f"{reranker.precision} {known}; {_WAYS_OUT}"
+            f"{reranker.precision} {known}; {measure}fit one with `lostfound calibrate`, {_OR_NONE}"
         )
 
 
-_WAYS_OUT = (
-    "fit one with `lostfound calibrate`, or measure this one with `lostfound optimise`, or search with a threshold of "
-    "your own, --min-score X, or with --all"
-)
+_OR_NONE = "or search with a threshold of your own, --min-score X, or with --all"
 
 
 def _read(path: Path) -> Threshold | None:

@@ -1,9 +1,11 @@
 """Pairs that seem unable to match leave a graph early, and what goes on gets the very score it had."""
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,11 @@ from conftest import make_tiny_reranker, with_threshold
 from search.conversion import save_graph, variants, write_notes
 from search.early_exit import EarlyExit, Features, features, fit_early_exit
 from search.encoder import BiEncoder
-from search.errors import ModelError
+from search.errors import FingerprintError, ModelError
 from search.graph import Graph
 from search.logistic import sigmoid
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, load_threshold
+from search.threshold import FILE_NAME, MOST_FLIPPED, load_threshold, require_precision
 from search.types import Scores
 
 Run = Callable[..., tuple[int, str, str]]
@@ -52,7 +54,9 @@ NEEDED = np.random.default_rng(2).normal(scale=0.1, size=len(PAIRS)).astype(np.f
 """Logits with which the pairs would be shown."""
 
 
-def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float = 0.5) -> EarlyExit:
+def with_exit(
+    folder: Path, graph: Graph, share: float = 0.6, threshold: float = 0.5, encoder: str = "an encoder"
+) -> EarlyExit:
     """Writes an early exit by a random estimate by which this share of PAIRS goes on."""
     known, _ = graph.halfway(PAIRS)
     weights = np.random.default_rng(1).normal(size=known.shape[1]).astype(np.float32)
@@ -64,7 +68,7 @@ def with_exit(folder: Path, graph: Graph, share: float = 0.6, threshold: float =
         searches=50,
         going_on=share,
     )
-    write_notes(folder, graph.notes.model_copy(update={"early_exit": early, "early_exit_at": threshold}))
+    write_notes(folder, graph.notes.model_copy(update={"early_exit": early, "early_exit_for": (threshold, encoder)}))
     return early
 
 
@@ -91,7 +95,9 @@ def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_
     known, logits = graph.halfway(PAIRS)
     scores = sigmoid(logits[:, 0])
     fast = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
-    assert fast.leaves_early_at == 0.5
+    assert fast.may_leave_early(0.5, "an encoder")
+    assert not fast.may_leave_early(0.5, "another")
+    assert not fast.may_leave_early(0.6, "an encoder")
     leaves = early.estimates(known) - NEEDED < early.margin
     assert 30 <= leaves.sum() <= 50
     found: Scores = fast.score_pairs(PAIRS, needed=NEEDED)
@@ -119,7 +125,12 @@ def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: P
 
 
 def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
-    office: Path, folder: Path, lostfound: Run, deep_reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+    office: Path,
+    folder: Path,
+    lostfound: Run,
+    deep_reranker: Reranker,
+    encoder: BiEncoder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LOSTFOUND_RERANKER", deep_reranker.name)
     shutil.copytree(folder.parent, office / "graphs")
@@ -138,7 +149,11 @@ def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
     fitted.save(office / FILE_NAME)
     (Path(deep_reranker.name) / FILE_NAME).unlink()
     present = office / "graphs" / folder.name
-    with_exit(present, Graph(present, deep_reranker.fingerprint), share=0.0, threshold=middle)
+    graph = Graph(present, deep_reranker.fingerprint)
+    with_exit(present, graph, share=0.0, threshold=middle)
+    shown = {name: score for name, score in whole.items() if score >= middle + 0.001}
+    assert answers("--min-score", str(middle + 0.001)) == pytest.approx(shown, abs=1e-4)  # it was for another encoder
+    with_exit(present, graph, share=0.0, threshold=middle, encoder=encoder.fingerprint)
     assert answers("--all") == pytest.approx(whole, abs=1e-4)
     assert answers("--min-score", str(middle - 0.001)) == pytest.approx(
         {name: score for name, score in whole.items() if score >= middle - 0.001}, abs=1e-4
@@ -146,6 +161,31 @@ def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
     assert answers("--min-score", str(middle + 0.001)) == {}  # as all leave
     _, out, _ = lostfound("status", "--json")
     assert json.loads(out)["reranker"]["computed by"] == "OpenVINO, float32, 100% leave early"
+
+
+def test_of_a_precision_the_graphs_own_figure_counts_before_that_of_torch(
+    folder: Path, deep_reranker: Reranker, tmp_path: Path
+) -> None:
+    copy = with_threshold(shutil.copytree(deep_reranker.name, tmp_path / "reranker"), 0.5)
+    fitted = load_threshold(Reranker(str(copy), "cpu"))
+    assert fitted is not None
+    fitted = fitted.model_copy(update={"precision": "bfloat16", "flipped": {"float32": 0.02}})
+    for of_graph in (0.001, 0.02):
+        notes = Graph(folder, deep_reranker.fingerprint).notes
+        write_notes(folder, notes.model_copy(update={"figures": {"threshold": 0.5, "flipped": of_graph}}))
+        by_graph = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
+        with pytest.raises(FingerprintError) if of_graph > MOST_FLIPPED else nullcontext():
+            require_precision(fitted, by_graph)
+
+
+def test_a_graph_that_does_not_fit_on_the_disk_is_an_error_of_the_disk(deep_reranker: Reranker, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, limits[1]))  # the tokenizer fits, the weights do not
+    try:
+        with pytest.raises(OSError, match=r"model\.xml"):
+            save_graph(deep_reranker, variants(int8=False)[-1], [], tmp_path / "graph")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_an_early_exit_of_another_width_is_refused(folder: Path, deep_reranker: Reranker) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from search.application import Application
 from search.encoder import BiEncoder
+from search.errors import BenchmarkError
 from search.ingest import Ingest
 from search.item_input import ImportedItem, clean
 from search.reindex import reindex
@@ -70,7 +71,8 @@ def _encoded(encoder: BiEncoder, texts: list[str], folder: Path, advance: Advanc
 
 def make_office(application: Application, inventory: Inventory, folder: Path) -> Application:
     """An office that holds the inventory, indexed; one that is there is used again."""
-    made_by = text_hash(f"{inventory.vectors.sum():.3f} {text_hash(json.dumps(inventory.texts))}")
+    texts = text_hash(json.dumps(inventory.texts))
+    made_by = text_hash(f"{application.encoder.fingerprint} {inventory.vectors.sum():.3f} {texts}")
     done = folder / "done"
     if done.exists() and done.read_text() == made_by:
         return open_office(application, folder)
@@ -80,7 +82,8 @@ def make_office(application: Application, inventory: Inventory, folder: Path) ->
     ingest = Ingest(office.database, known)
     for numbers in chunks(range(len(inventory.texts)), ROWS_AT_ONCE):
         ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
-    reindex(office.database, known)
+    if refused := reindex(office.database, known).indexed.refused:
+        raise BenchmarkError(f"the index of {len(inventory.texts):,} items was refused: {refused}")
     done.write_text(made_by)
     return office
 

@@ -17,6 +17,7 @@ from search.benchmark.searching import PEERS, searching, storing
 from search.errors import BenchmarkError
 from search.graph import processor
 from search.reindex import ShowProgress
+from search.threshold import load_threshold, require_precision
 from search.whole_file import write_whole
 
 TXTAI_UP_TO = 100_000
@@ -45,9 +46,13 @@ def run_benchmark(
 
     Raises:
         BenchmarkError: The models have no graphs.
+        FingerprintError: The threshold does not hold for the reranker's graph.
     """
     if application.encoder.graph is None or application.reranker.graph is None:
         raise BenchmarkError("the models have no graphs on this machine; run `lostfound optimise`")
+    threshold = load_threshold(application.reranker, application.threshold_file, application.encoder)
+    if threshold is not None:
+        require_precision(threshold, application.reranker)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "peers.log"
     with show("Reranking", None):

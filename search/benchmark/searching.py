@@ -64,7 +64,7 @@ def searching(
     office = make_office(application, inventory, folder / f"office-{size}")
     fitted = load_threshold(application.reranker, office.threshold_file, application.encoder)
     cut = fitted.threshold if fitted else 0.5
-    request = Request(top=TOP, depth=DEPTH, min_score=cut)
+    request = Request(top=TOP, depth=DEPTH, min_score=None if fitted else cut)
     seconds: dict[str, list[float]] = {name: [] for name in (OURS, *pythons)}
     answers: dict[str, list[Ranking]] = {name: [] for name in seconds}
     failed: dict[str, str] = {}

@@ -173,7 +173,7 @@ def calibrate(
         )
     fitted.save(application.threshold_file)
     fitted = fitted.with_encoder(application.encoder)
-    if reranker.graph and reranker.leaves_early_at != fitted.threshold:
+    if reranker.graph and not reranker.may_leave_early(fitted.threshold, application.encoder.fingerprint):
         warn("run `lostfound optimise` too: the graph was measured at another threshold")
     if json:
         print_json({"file": str(application.threshold_file), **fitted.model_dump()})
