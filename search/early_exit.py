@@ -114,13 +114,13 @@ def fit_early_exit(known: Features, logits: Floats, needed: Floats, depth: int) 
     gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
     weights = np.linalg.solve(gram, scaled.T @ (logits[:half] - centre)) / deviation
     bias = centre - float(mean @ weights)
-    margins = (known @ weights + bias - needed).reshape(-1, depth)
-    lowest = np.where((logits >= needed).reshape(-1, depth), margins, np.inf).min(axis=1)
+    estimates, is_shown = known @ weights + bias, logits >= needed
+    margins = (estimates - needed).reshape(-1, depth)
+    lowest = np.where(is_shown.reshape(-1, depth), margins, np.inf).min(axis=1)
     finds = np.isfinite(lowest)
     if min(finds[:searches].sum(), finds[searches:].sum()) < LEAST_SEARCHES:
         return None
-    is_shown = logits[:half] >= needed[:half]
-    error = float((known[:half][is_shown] @ weights + bias - logits[:half][is_shown]).std())
+    error = float((estimates - logits)[:half][is_shown[:half]].std())
     margin = float(lowest[:searches].min()) - SLACK * error
     return EarlyExit(
         weights=tuple(map(float, weights)),

@@ -102,6 +102,8 @@ def _threshold(application: Application) -> dict[str, Any]:
     if is_passed_over(application.threshold_file, application.reranker):
         told |= {"passed over": f"{application.threshold_file}, fitted for another reranker"}
     notes = application.reranker.graph_notes
-    if notes and notes.early_exit_for and notes.early_exit_for[0] != threshold.threshold:
-        told |= {"graph": f"measured at {notes.early_exit_for[0]:.4f}; `lostfound optimise` measures it anew"}
+    if notes and notes.early_exit_for not in (None, (threshold.threshold, application.encoder.fingerprint)):
+        at, encoder = notes.early_exit_for
+        which = "" if encoder == application.encoder.fingerprint else " with another encoder"
+        told |= {"graph": f"measured at {at:.4f}{which}; `lostfound optimise` measures it anew"}
     return told

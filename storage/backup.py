@@ -117,11 +117,10 @@ def _of_this_revision(source: Path, folder: Path) -> Iterator[Database]:
     with translated_errors(source), backup.engine.connect() as connection:
         if revision_of(connection) is None:  # an empty file is an empty database to SQLite
             raise DatabaseError("it is no backup of ours; name another file")
-    with (
-        _told_as(f"{folder} cannot be written"),
-        tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None, prefix=".restoring-") as beside,
-    ):
-        copy = Database.at(Path(beside) / source.name)
+    with _told_as(f"{folder} cannot be written"):
+        beside = tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None, prefix=".restoring-")
+    with beside as name:
+        copy = Database.at(Path(name) / source.name)
         with _told_as(f"{copy.file} cannot be written"):
             shutil.copyfile(source, copy.file)
         upgrade(copy)

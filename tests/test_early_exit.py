@@ -5,7 +5,6 @@ import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from search.errors import FingerprintError, ModelError
 from search.graph import Graph
 from search.logistic import sigmoid
 from search.reranker import Reranker
-from search.threshold import FILE_NAME, MOST_FLIPPED, load_threshold, require_precision
+from search.threshold import FILE_NAME, load_threshold, require_precision
 from search.types import Scores
 
 Run = Callable[..., tuple[int, str, str]]
@@ -153,6 +152,7 @@ def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(
     with_exit(present, graph, share=0.0, threshold=middle)
     shown = {name: score for name, score in whole.items() if score >= middle + 0.001}
     assert answers("--min-score", str(middle + 0.001)) == pytest.approx(shown, abs=1e-4)  # it was for another encoder
+    assert "with another encoder" in json.loads(lostfound("status", "--json")[1])["threshold"]["graph"]
     with_exit(present, graph, share=0.0, threshold=middle, encoder=encoder.fingerprint)
     assert answers("--all") == pytest.approx(whole, abs=1e-4)
     assert answers("--min-score", str(middle - 0.001)) == pytest.approx(
@@ -170,12 +170,15 @@ def test_of_a_precision_the_graphs_own_figure_counts_before_that_of_torch(
     fitted = load_threshold(Reranker(str(copy), "cpu"))
     assert fitted is not None
     fitted = fitted.model_copy(update={"precision": "bfloat16", "flipped": {"float32": 0.02}})
-    for of_graph in (0.001, 0.02):
-        notes = Graph(folder, deep_reranker.fingerprint).notes
-        write_notes(folder, notes.model_copy(update={"figures": {"threshold": 0.5, "flipped": of_graph}}))
-        by_graph = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
-        with pytest.raises(FingerprintError) if of_graph > MOST_FLIPPED else nullcontext():
-            require_precision(fitted, by_graph)
+    notes = Graph(folder, deep_reranker.fingerprint).notes
+
+    def by_graph(flipped: float) -> Reranker:
+        write_notes(folder, notes.model_copy(update={"figures": {"threshold": 0.5, "flipped": flipped}}))
+        return Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
+
+    require_precision(fitted, by_graph(flipped=0.001))
+    with pytest.raises(FingerprintError, match=r"2\.0%"):
+        require_precision(fitted.model_copy(update={"flipped": {"float32": 0.001}}), by_graph(flipped=0.02))
 
 
 def test_a_graph_that_does_not_fit_on_the_disk_is_an_error_of_the_disk(deep_reranker: Reranker, tmp_path: Path) -> None:

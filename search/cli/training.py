@@ -174,7 +174,7 @@ def calibrate(
     fitted.save(application.threshold_file)
     fitted = fitted.with_encoder(application.encoder)
     if reranker.graph and not reranker.may_leave_early(fitted.threshold, application.encoder.fingerprint):
-        warn("run `lostfound optimise` too: the graph was measured at another threshold")
+        warn("run `lostfound optimise` too: the graph was measured at another threshold, or with another encoder")
     if json:
         print_json({"file": str(application.threshold_file), **fitted.model_dump()})
     else:
