@@ -25,7 +25,7 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
         for entry in corpus.objects[Split.VALIDATION][:50]
     ]
     strays = corpus.strays[Split.VALIDATION][:10]
-    mix = Mix(foreign=1, stray=2, unlike=1, shortened=2, embellished=2)
+    mix = Mix(foreign=1, stray=2, unlike=1, shortened=2, embellished=2, lot=1)
     pairs = build_pairs(objects, strays, encoder, mix, seed=1)
     owner = {text: entry for entry in objects for text in (*entry.found, *entry.lost)}
     for pair in pairs:
@@ -51,12 +51,18 @@ def test_pairs_have_the_asked_for_origins_and_the_right_labels(corpus: Corpus, e
             case Origin.EMBELLISHED:
                 (report,) = (text for text in owner if pair.lost.startswith(text.rstrip(" .!?") + " with "))
                 assert (owner[report] == owner[pair.found]) == bool(pair.label)
+            case Origin.LOT:
+                starts = [owner[text] for text in owner if text.startswith(re.split(r"[,;.]", pair.lost)[0])]
+                inside = [owner[text].object for text in owner if text.strip().rstrip(".") in pair.found]
+                assert (len(inside) >= 2, pair.label) == (True, 0)
+                assert any(entry.group == pair.group and entry.object not in inside for entry in starts)
     count = {origin: sum(pair.origin is origin for pair in pairs) for origin in Origin}
     assert (count[Origin.MATCH], count[Origin.TWIN], count[Origin.HARD]) == (200, 300, 300)
     assert (count[Origin.FOREIGN], count[Origin.STRAY], count[Origin.RANDOM]) == (100, 20, 100)
     assert count[Origin.UNLIKE] == 100
     assert count[Origin.SHORTENED] == 400
     assert count[Origin.EMBELLISHED] > 100
+    assert count[Origin.LOT] == 100
     assert pairs == build_pairs(objects, strays, encoder, mix, seed=1)
     assert pairs != build_pairs(objects, strays, encoder, mix, seed=2)
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 
 def shorten(found: str, rng: random.Random) -> str:
@@ -23,6 +24,33 @@ def marks(text: str) -> list[str]:
     """
     return [match.group().strip() for match in _MARK.finditer(text)]
 
+
+def lot(descriptions: Sequence[str], rng: random.Random) -> str:
+    """Two to four things as one item, as a clerk notes what was handed in together.
+
+    >>> lot(["Black umbrella.", "Two caps, red"], random.Random(0))
+    '2 handed in together: Black umbrella; Two caps, red.'
+    """
+    opening = rng.choice(_LOT_OPENINGS).format(rng.choice(_COUNT_WORDS[len(descriptions)]))
+    link = rng.choice(_LOT_LINKS)
+    text = opening + link.join(description.strip().rstrip(".") for description in descriptions) + "."
+    return text[0].upper() + text[1:]
+
+
+_LOT_OPENINGS = (
+    "",
+    "",
+    "{} things: ",
+    "{} items in one bag: ",
+    "The image shows {} things, including ",
+    "Lot of {}: ",
+    "{} handed in together: ",
+    "There are {}: ",
+)
+
+_LOT_LINKS = ("; ", ", and ", ". ", ", ")
+
+_COUNT_WORDS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 
 _MARK = re.compile(r"\bwith (?:a|an|one|two|three|some)\b[^,.;]+", re.IGNORECASE)
 

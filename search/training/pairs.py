@@ -11,7 +11,7 @@ from typing import TypeVar
 from search.encoder import BiEncoder
 from search.model_folder import BASE
 from search.text import item_text
-from search.training.augmentation import marks, shorten
+from search.training.augmentation import lot, marks, shorten
 from search.training.corpus import Corpus, LostObject, Split, StrayReport, VagueReport, load_corpus
 from search.training.mining import Near, Neighbourhood
 from search.types import Vectors
@@ -40,6 +40,8 @@ class Origin(StrEnum):
     """A match or a hard negative whose description lost some of its clauses by rule; for training only."""
     EMBELLISHED = "embellished"
     """A match or a hard negative whose report was given a mark of another thing by rule; for training only."""
+    LOT = "lot"
+    """The description is of several others of the group at once, put together by rule; for training only."""
     GIVEN = "given"
     """From a user's own file."""
 
@@ -81,6 +83,9 @@ class Mix:
     """Matches, and as many hard negatives. A finder leaves out much that an owner tells: that is no contradiction."""
     embellished: int = 0
     """Likewise: an owner may tell a detail that no finder notes."""
+    lot: int = 0
+    """Descriptions of two to four others of the group at once; half of the reports lose some of their clauses, since a
+    short one is the likeliest to be taken for a part of a lot."""
     with_category: float = 0.0
     """Share of the descriptions that carry the item's category, as `item_text` puts it."""
 
@@ -197,6 +202,10 @@ def _pairs_of_report(
         for choices, label in own_and_hard
         if choices
     ]
+    for _ in range(mix.lot if len(negatives.twins) > 1 else 0):
+        things = _sample(negatives.twins, rng.randint(2, 4), rng)
+        report = shorten(lost, rng) if rng.random() < 0.5 else lost  # noqa: PLR2004
+        pairs.append(pair(report, lot(things, rng), 0, Origin.LOT))
     return pairs
 
 
