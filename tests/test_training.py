@@ -20,7 +20,6 @@ from search.errors import TrainingError
 from search.reranker import Reranker
 from search.threshold import load_threshold
 from search.training.build import corpus_data
-from search.training.export import export
 from search.training.finetune import SimilarLengths, as_dataset, finetune
 from search.training.pair_file import read_pairs
 from search.training.pairs import Origin, Pair
@@ -45,21 +44,6 @@ def test_batches_hold_similar_lengths_and_each_pair_once_per_epoch() -> None:
     assert epochs[0] != epochs[1]
     together = SimilarLengths(as_dataset(pairs), batch_size=16, drop_last=True, seed=3)
     assert [len(batch) for batch in together] == [16] * len(together) == [16] * 62
-
-
-def test_an_exported_model_scores_as_before_in_half_the_space(reranker_folder: Path, tmp_path: Path) -> None:
-    model = CrossEncoder(str(reranker_folder), device="cpu")
-    pairs = [("a café crème bag, 50 €", "bag “Café”"), ("[unused5] 日本", "a hat"), ("", "a long hat " * 100)]
-    before = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    export(model, tmp_path / "exported")
-    exported = CrossEncoder(str(tmp_path / "exported"), device="cpu")
-    after = exported.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    np.testing.assert_allclose(before, after, atol=1e-3)
-    assert exported.dtype == torch.float32
-    assert "[unused5]" not in exported.tokenizer.get_vocab()
-    size = (reranker_folder / "model.safetensors").stat().st_size
-    assert (tmp_path / "exported" / "model.safetensors").stat().st_size < 0.51 * size
-    assert 0 <= Reranker(str(tmp_path / "exported"), "cpu").score("a hat", ["a hat"])[0] <= 1
 
 
 def train_command(pairs: Path, base: Path, run: Path, output: Path) -> list[str]:

@@ -40,6 +40,7 @@ def train(
     vague: Annotated[bool, typer.Option("--vague", help="Learn from the corpus' vague reports too.")] = False,
     groups: Annotated[str, typer.Option(help="First characters of the groups to learn from; default: all.")] = "",
     bf16: InBf16 = False,
+    float8: Annotated[bool, typer.Option("--float8", help="Save large matrices in float8, a third smaller.")] = False,
     seed: Annotated[int, typer.Option(help="Of pairs, order and new weights.")] = 42,
 ) -> None:
     """Fine-tune a reranker; the defaults are the original system's recipe."""
@@ -64,7 +65,8 @@ def train(
         Recipe, base=base, learning_rate=learning_rate, warmup_ratio=warmup_ratio, batch_size=batch_size,
         accumulation=accumulation, epochs=epochs, max_length=max_length, evaluation_steps=evaluation_steps,
         dropout=dropout, kept=kept, label_smoothing=label_smoothing, draws=draws, hard=hard, foreign=foreign,
-        mined_by=mined_by, mine_all=mine_all, vague=vague, groups=groups, bf16=bf16, seed=seed,
+        mined_by=mined_by, mine_all=mine_all, vague=vague, groups=groups, bf16=bf16, float8=float8,
+        seed=seed,
     )  # fmt: skip
     if pairs is not None and (given := recipe.of_the_corpus()):
         raise typer.BadParameter(f"{', '.join(given)}: for the corpus; --pairs are as they are")

@@ -128,7 +128,7 @@ def finish_reranker(
     """
     with finished_folder(output) as partial:
         plot_log(run / LOG_NAME, run / "log.png")
-        export(model, partial)
+        export(model, partial, float8=recipe.float8)
         reranker = Reranker(str(partial), encoder.device)
         others = [
             Reranker(str(partial), encoder.device, precision=name) for name in PRECISIONS if name != reranker.precision

@@ -1,20 +1,30 @@
-"""A fine-tuned model as a small folder: float16 weights, and no vocabulary rows that no text reaches."""
+"""A fine-tuned model as a small folder: float16 or float8 weights, and no vocabulary rows that no text reaches."""
 
 import json
 import re
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base import BaseModel
+
+LARGE = 500_000
+"""Numbers of a matrix that is worth 8 bits: of MiniLM the word embeddings and the feed-forward layers."""
 
 UNUSED = re.compile(r"\[unused\d+\]")
 
 
-def export(model: BaseModel, folder: Path) -> None:
+def export(model: BaseModel, folder: Path, *, float8: bool = False) -> None:
     """Save a model for shipping; its class loads it in float32.
 
     The weights are rounded to float16 on disk only: half the size, and no slower on a processor without float16.
     BERT's 994 `[unused…]` tokens are left out; no text is tokenised to them, so scores stay the same.
+
+    Args:
+        model: A `SentenceTransformer` or `CrossEncoder`.
+        folder: To write to.
+        float8: Round large matrices to float8 (e4m3: three bits behind the point, a relative error of 2.7 %); no
+            library needs to know, a checkpoint of any type is loaded in the type of its `config.json`.
     """
     network = model.transformers_model
     if network is None:
@@ -23,8 +33,19 @@ def export(model: BaseModel, folder: Path) -> None:
     model.save_pretrained(str(folder), create_model_card=False)
     network.float()  # type: ignore[no-untyped-call]
     _drop_unused_tokens(folder)
+    if float8:
+        _round_large(folder / "model.safetensors")
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _round_large(path: Path) -> None:
+    weights = load_file(path)
+    most = torch.finfo(torch.float8_e4m3fn).max  # beyond it the type has no number
+    for name, matrix in weights.items():
+        if matrix.ndim == 2 and matrix.numel() >= LARGE:  # noqa: PLR2004
+            weights[name] = matrix.clamp(-most, most).to(torch.float8_e4m3fn)
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def _drop_unused_tokens(folder: Path) -> None:

@@ -53,6 +53,8 @@ class Recipe(BaseModel):
     pass learns from objects that the first has not seen: repeating those of the first makes it worse."""
     bf16: bool = False
     """Compute in bfloat16, keep weights in float32."""
+    float8: bool = False
+    """Save large matrices in float8, see `export`: two thirds of the size in float16."""
     seed: int = Field(default=42, ge=0, lt=2**32)
 
     def of_the_corpus(self) -> list[str]:
