@@ -57,12 +57,14 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
 
 
 def print_fields(title: str, fields: dict[str, Any]) -> None:
-    """A table of names and values."""
+    """A table of names and values; the name of a field is shown without its underscores."""
     table = Table(title=Text(title), title_justify="left", show_header=False)
     for _ in range(2):
         table.add_column(overflow="fold")
     for name, value in fields.items():
-        table.add_row(Text(name.replace("_", " ")), Text("–" if value is None else str(value)))
+        table.add_row(
+            Text(name.replace("_", " ") if name.isidentifier() else name), Text("–" if value is None else str(value))
+        )
     out.print(table)
 
 

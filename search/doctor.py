@@ -100,13 +100,16 @@ def _rows(application: Application) -> Iterator[Finding]:
 def _models(application: Application) -> Iterator[Finding]:
     try:
         application.encoder.encode(["a hat"])
-    except (ModelError, SettingsError) as error:
+    except SettingsError as error:
+        yield Finding(str(error), "set LOSTFOUND_DEVICE")
+        return
+    except ModelError as error:
         yield Finding(str(error), "set LOSTFOUND_ENCODER")
     else:
         yield from _graph(application.encoder)
     try:
         application.reranker.score("a hat", ["a hat"])
-    except (ModelError, SettingsError) as error:
+    except ModelError as error:
         yield Finding(str(error), "set LOSTFOUND_RERANKER")
     else:
         yield from _graph(application.reranker)

@@ -35,6 +35,7 @@ class LineReader:
         self._path = path
         self._next_line = 1
         self._record: list[str] = []
+        self._record_length = 0
         self._ahead: deque[str] = deque()
         self._limit: int | None = None
 
@@ -42,6 +43,7 @@ class LineReader:
         """The next line begins a row, of `limit` characters at most."""
         self.record_line = self._next_line
         self._record = []
+        self._record_length = 0
         self._limit = limit
 
     def resume_after_first_line(self) -> None:
@@ -49,6 +51,7 @@ class LineReader:
         self._ahead.extendleft(reversed(self._record[1:]))
         self._next_line -= len(self._record[1:])
         self._record = self._record[:1]
+        self._record_length = sum(map(len, self._record))
 
     def record_text(self) -> str:
         """The present row as it was read, cut to what is worth keeping."""
@@ -71,9 +74,10 @@ class LineReader:
             raise StopIteration
         self._next_line += 1
         self._record.append(line)
+        self._record_length += len(line)
         if len(line) > LINE_LIMIT - 4:
             raise LineTooLongError(f"a line is longer than {LINE_LIMIT:,} bytes")
-        if self._limit and len(self._record) > 1 and sum(map(len, self._record)) > self._limit:
+        if self._limit and len(self._record) > 1 and self._record_length > self._limit:
             raise LineTooLongError("a quotation mark is not closed")
         return line
 

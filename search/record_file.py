@@ -1,10 +1,11 @@
 """JSON Lines of queries and of pairs: what `search --queries` and `score` read."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from search.errors import InputFileError, QueryError
 from search.line_reader import BYTE_ORDER_MARKS
@@ -24,7 +25,7 @@ def _as_query(text: str) -> str:
 class QueryRecord(BaseModel):
     """One query of a file."""
 
-    query_id: str | int
+    query_id: StrictStr | StrictInt
     text: Annotated[str, Field(max_length=TEXT_LIMIT), AfterValidator(_as_query)]
 
 
@@ -57,7 +58,9 @@ def read_records(model: type[Record], path: Path) -> list[Record]:
         if not line.strip():
             continue
         try:
-            records.append(model.model_validate_json(line))
+            record = model.model_validate_json(line)
+            json.dumps(record.model_dump(), allow_nan=False)
+            records.append(record)
         except ValidationError as error:
             first = error.errors()[0]
             where = f"{first['loc'][0]}: " if first["loc"] else ""
@@ -65,6 +68,8 @@ def read_records(model: type[Record], path: Path) -> list[Record]:
             raise InputFileError(
                 f"{path}, line {number}: {where}{first['msg']}; each line must be a JSON object with {keys}"
             ) from None
+        except ValueError:
+            raise InputFileError(f"{path}, line {number}: a number is not finite, no JSON could hold it") from None
     return records
 
 

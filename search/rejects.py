@@ -15,7 +15,8 @@ class RejectsFile:
     """Rejected rows of one import as JSON Lines; replaces at once, and only, a file of rejects.
 
     Used as a context: at its end, also after an error, the rows so far are published. Without any, and without an
-    error, the file that an earlier import of the same source left is removed.
+    error, the file that an earlier import of the same source left is removed. Where it cannot be written, that is told
+    at the end: the good rows are stored all the same.
     """
 
     def __init__(self, path: Path, source: Path, remedy: str = "name another file with --rejects") -> None:
@@ -34,6 +35,7 @@ class RejectsFile:
         self._source = source
         self._remedy = remedy
         self._file: TextIO | None = None
+        self._failed: OSError | None = None
         self._partial = path
         self._earlier = self._read_earlier()
 
@@ -42,11 +44,10 @@ class RejectsFile:
         return self
 
     def write(self, reject: Reject) -> None:
-        """Add a row.
-
-        Raises:
-            InputFileError: The folder cannot be written.
-        """
+        """Add a row."""
+        self.count += 1
+        if self._failed:
+            return
         line = {"file": self._source.name, "line": reject.line, "reason": reject.reason, "row": reject.row}
         try:
             if self._file is None:
@@ -55,8 +56,7 @@ class RejectsFile:
                 self._file = open(handle, "w", encoding="utf-8")  # noqa: PTH123, SIM115  closed by __exit__
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise self._unwritable(error) from error
-        self.count += 1
+            self._failed = error
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         """Publish.
@@ -67,10 +67,12 @@ class RejectsFile:
         try:
             if self._file is not None:
                 self._file.close()
-                self._partial.chmod(0o644)
+                self._partial.chmod(self._source.stat().st_mode & 0o666 | 0o600)  # as private as what it quotes
                 self._partial.replace(self.path)
             elif self._earlier == self._source.name and failed is None:
                 self.path.unlink(missing_ok=True)
+            if self._failed and failed is None:
+                raise self._failed
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from search.errors import SettingsError
 
 PREFIX = "LOSTFOUND_"
+
+
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty")  # it would be the folder that one happens to be in
+    return value
 
 
 class Settings(BaseSettings):
@@ -20,7 +26,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", validate_default=True
     )
 
-    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Path("~/.lostfound")
+    data_dir: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(Path.expanduser)] = Path("~/.lostfound")
     """The database and the log live here."""
     database_url: str = ""
     """An SQLite URL; empty: `lostfound.db` in the data folder."""

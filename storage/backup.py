@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ BACKUP_MARK = 0x4C464201
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database. Left from an earlier one, it would be played into whatever takes its place."""
+
+WRITING_FAILED = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")
 
 
 def back_up(database: Database, target: Path) -> None:
@@ -247,9 +250,16 @@ def _copied(database: Database, target: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         with database.read() as session, closing(sqlite3.connect(partial)) as copy:
-            _connection(session).backup(copy, progress=_within(BUSY_TIMEOUT_MS / 1000))
-            copy.execute("PRAGMA journal_mode = DELETE")  # all in the one file
-        shutil.copymode(database.file, partial)
+            try:
+                _connection(session).backup(copy, progress=_within(BUSY_TIMEOUT_MS / 1000))
+                copy.execute("PRAGMA journal_mode = DELETE")  # all in the one file
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname.startswith(WRITING_FAILED):
+                    raise DatabaseError(
+                        f"{target} cannot be written, its disk is full or failed ({error}); free some space there"
+                    ) from error
+                raise
+        partial.chmod(stat.S_IMODE(database.file.stat().st_mode) | stat.S_IWUSR)  # of a write-protected backup too
         sync(partial)
         yield partial
         sync(target.parent)

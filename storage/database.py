@@ -141,6 +141,11 @@ def _sqlite_url(url: str) -> URL:
         raise SettingsError(f"LOSTFOUND_DATABASE_URL = {shown!r} names no SQLite file; {example}")
     if ":memory:" in parsed.database or parsed.query.get("mode") == "memory" or set(parsed.query) - URL_OPTIONS:
         raise SettingsError(f"LOSTFOUND_DATABASE_URL = {shown!r} has options that lostfound cannot use; {example}")
+    is_uri = parsed.database.startswith("file:")
+    if (is_uri or parsed.query) and not (is_uri and parsed.query.get("uri") == "true"):  # SQLite would pass over them
+        raise SettingsError(
+            f"LOSTFOUND_DATABASE_URL = {shown!r}: options are for URIs; write sqlite:///file:PATH?mode=ro&uri=true"
+        )
     return parsed
 
 

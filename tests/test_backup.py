@@ -16,6 +16,7 @@ import pytest
 from alembic import command
 from sqlalchemy import make_url
 
+from search.encoder import BiEncoder
 from search.errors import DatabaseError
 from search.ingest import Ingest
 from search.item_input import ImportedItem, ItemUpdate, NewItem
@@ -95,6 +96,17 @@ def test_a_backup_makes_a_database_where_there_is_none(
     other = Database.at(tmp_path / "other" / "office" / "lostfound.db")
     assert restore(other, tmp_path / "backup.db") is None
     assert references(other) == set(umbrellas)
+
+
+def test_a_write_protected_backup_makes_a_database_that_can_be_written(
+    database: Database, umbrellas: list[str], tmp_path: Path, encoder: BiEncoder
+) -> None:
+    back_up(database, tmp_path / "backup.db")
+    (tmp_path / "backup.db").chmod(0o444)
+    other = Database.at(tmp_path / "lostfound2.db")
+    restore(other, tmp_path / "backup.db")
+    assert other.file.stat().st_mode & 0o777 == 0o644
+    Ingest(other, encoder).add(NewItem(description="a hat"))
 
 
 @pytest.mark.parametrize("ruin", [b"no database at all" * 1000, b""])
@@ -245,9 +257,9 @@ def test_a_full_disk_leaves_the_earlier_backup_and_the_database(
     good = (tmp_path / "backup.db").read_bytes()
     ingest.add(NewItem(reference="U-6", description="another umbrella"))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limit[1]))
     try:
-        with pytest.raises(DatabaseError, match=r"full|cannot be written"):
+        with pytest.raises(DatabaseError, match=r"backup.db cannot be written, its disk is full or failed"):
             back_up(database, tmp_path / "backup.db")
         with pytest.raises(DatabaseError, match=r"full|cannot be written"):
             restore(database, tmp_path / "backup.db")

@@ -105,6 +105,23 @@ def test_an_import_stores_the_good_rows_and_lays_the_bad_ones_aside(stocked: Run
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_good_rows_are_stored_though_the_bad_ones_cannot_be_laid_aside(stocked: Run, tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text("reference,description\nH-5,\nH-6,a fez\n")
+    code, out, error = stocked("import", str(path), "--rejects", "/proc/rejects.jsonl")
+    assert (code, out, "/proc/rejects.jsonl cannot be written" in error) == (1, "", True)
+    assert stocked("show", "H-6")[0] == 0
+
+
+def test_rejects_are_as_private_as_the_export_that_they_quote(stocked: Run, tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text("reference,description\nH-5,\n")
+    for mode in (0o600, 0o640, 0o444):
+        path.chmod(mode)
+        assert stocked("import", str(path))[0] == 0
+        assert path.with_name("export.rejects.jsonl").stat().st_mode & 0o777 == mode | 0o600
+
+
 def test_rejects_replace_nothing_but_rejects(stocked: Run, office: Path, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
     good.write_text("reference,description\nG-1,a fez\n")

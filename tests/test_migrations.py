@@ -8,6 +8,7 @@ from sqlalchemy import inspect, text
 
 from search.errors import DatabaseError, SchemaError
 from search.ingest import Ingest
+from storage import orphans
 from storage.database import REVISION, Database
 from storage.schema import alembic_config, upgrade
 
@@ -57,6 +58,18 @@ def test_a_populated_database_can_be_downgraded_and_upgraded(
     upgrade(database)
     with database.read() as session:
         assert session.scalar(text("SELECT count(*) FROM items")) == 0
+
+
+def test_a_row_without_its_item_keeps_nobody_from_an_upgrade_after_which_the_doctor_mends_it(empty: Database) -> None:
+    upgrade(empty)
+    command.downgrade(alembic_config(empty), "0001")
+    with empty.engine.connect() as connection:
+        connection.connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(text("INSERT INTO changes (item_id, changed_at) VALUES (7, '2026-01-01')"))
+        connection.commit()
+    upgrade(empty)
+    with empty.read() as session:
+        assert orphans.count(session) == 1
 
 
 def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(empty: Database) -> None:

@@ -48,11 +48,19 @@ def test_scores_that_a_search_would_not_give_come_with_a_warning(lostfound: Run,
     assert (code, len(out.splitlines()), error.count("scores are not calibrated")) == (0, 2, 1)
 
 
+def test_a_number_that_no_answer_could_repeat_is_refused(lostfound: Run, tmp_path: Path) -> None:
+    for number in ("1e999", "NaN"):
+        (tmp_path / "pairs.jsonl").write_text(f'{{"lost": "a hat", "found": "a cap", "price": {number}}}')
+        code, out, error = lostfound("score", str(tmp_path / "pairs.jsonl"))
+        assert (code, out, "line 1: a number is not finite" in error) == (1, "", True)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (b'{"query_id": 1}', "line 2: text: Field required"),
         (b'{"query_id": 1, "text": 5}', "line 2: text"),
+        (b'{"query_id": true, "text": "a cap"}', "line 2: query_id"),
         (b"nonsense", "line 2: Invalid JSON"),
         (b'{"query_id": 1, "text": "caf\xe9"}', "line 2: Invalid JSON"),
         (b'{"query_id": 1, "text": " "}', "line 2: text: Value error, the query is empty"),

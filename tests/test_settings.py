@@ -21,6 +21,9 @@ def test_a_setting_out_of_range_is_named(lostfound: Run, monkeypatch: pytest.Mon
         "sqlite://",
         "sqlite+aiosqlite:///x.db",
         "sqlite:///x.db?a=b",
+        "sqlite:///x.db?mode=ro",
+        "sqlite:///x.db?mode=ro&uri=true",
+        "sqlite:///file:x.db?mode=ro",
         "?",
     ):
         monkeypatch.setenv("LOSTFOUND_DATABASE_URL", url)
@@ -28,6 +31,9 @@ def test_a_setting_out_of_range_is_named(lostfound: Run, monkeypatch: pytest.Mon
         assert (code, len(error.splitlines())) == (1, 1)
         assert "write sqlite:///" in error
         assert "secret" not in error
+    monkeypatch.setenv("LOSTFOUND_DATA_DIR", "")  # it would be the folder that one is in
+    assert "LOSTFOUND_DATA_DIR = '': " in lostfound("init")[2]
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("content", [b"LOSTFOUND_DATA_DIR=d\xe9\n", b'A=1\nLOSTFOUND_DATA_DIR="open\n', b"\xff\xfeL\0"])

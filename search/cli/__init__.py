@@ -13,8 +13,10 @@ from search.errors import LostfoundError
 
 def main() -> None:
     """Run the command line: 0 done, 1 an error in one line on stderr, 2 wrong usage."""
-    if sys.stdout is None or sys.stderr is None:
-        sys.exit(1)  # closed by the caller: there is nowhere to answer to
+    if sys.stdout is None or sys.stderr is None:  # closed by the caller: there is nowhere to answer to
+        sys.exit("error: standard output is closed" if sys.stderr else 1)
+    if not os.environ.get("COLUMNS", "").strip("0"):
+        os.environ.pop("COLUMNS", None)  # rich would show nothing in no columns
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail

@@ -61,6 +61,8 @@ def _checked(value: str | None) -> str | None:
 def _day(value: str | None) -> str | None:
     from search.item_input import parse_day
 
+    if value is not None and not value.strip():
+        raise typer.BadParameter("must not be empty")
     try:
         parse_day(value)
     except ValueError as error:
@@ -78,5 +80,12 @@ Place = Annotated[str | None, typer.Option(help="Where it was found.")]
 FoundOn = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="When it was found.")]
 OnlyOffice = Annotated[str | None, typer.Option("--office", callback=_checked, help="Only items of this office.")]
 OnlyCategory = Annotated[str | None, typer.Option("--category", callback=_checked, help="Only items of this category.")]
-FoundFrom = Annotated[str | None, typer.Option(callback=_day, metavar="YYYY-MM-DD", help="Found on or after this day.")]
-FoundTo = Annotated[str | None, typer.Option(callback=_day, metavar="YYYY-MM-DD", help="Found on or before this day.")]
+FoundFrom = Annotated[
+    str | None,
+    typer.Option(
+        callback=_day, metavar="YYYY-MM-DD", help="Found on or after this day; items without a day are left out."
+    ),
+]
+FoundTo = Annotated[
+    str | None, typer.Option(callback=_day, metavar="YYYY-MM-DD", help="Found on or before this day, likewise.")
+]

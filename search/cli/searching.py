@@ -77,16 +77,15 @@ def search(
     records = read_records(QueryRecord, queries or Path())
     _require_readable(application.pipeline, ((f"query {record.query_id!r}", record.text) for record in records))
     warned: set[str] = set()
-    with progress("Searching", len(records)) as advance:
-        # Queries that are answered together would share the time.
-        for batch in chunks(records, QUERIES_PER_BATCH if deadline is None else 1):
+    # Queries that are answered together would share the time.
+    for batch in chunks(records, QUERIES_PER_BATCH if deadline is None else 1):
+        with progress("Searching"):
             answers = application.pipeline.search_many([record.text for record in batch], request)
-            advance(len(batch))
-            for record, answer in zip(batch, answers, strict=True):
-                if json:
-                    print_json({"query_id": record.query_id, **answer_as_json(answer)})
-                else:
-                    print_answer(answer, warned)
+        for record, answer in zip(batch, answers, strict=True):
+            if json:
+                print_json({"query_id": record.query_id, **answer_as_json(answer)})
+            else:
+                print_answer(answer, warned)
 
 
 @app.command()
@@ -103,12 +102,12 @@ def score(
     pipeline = Application().pipeline
     _require_readable(pipeline, ((f"pair {number}", record.lost) for number, record in enumerate(records, start=1)))
     warned: set[str] = set()
-    with progress("Scoring", len(records)) as advance:
-        for batch in chunks(records, PAIRS_PER_BATCH):
+    for batch in chunks(records, PAIRS_PER_BATCH):
+        with progress("Scoring", len(batch)) as advance:
             scores, warnings = pipeline.score_pairs([(record.lost, record.found) for record in batch], advance)
-            warn_once(warnings, warned)
-            for record, value in zip(batch, scores.tolist(), strict=True):
-                print_json(record.model_dump() | {"score": value})
+        warn_once(warnings, warned)
+        for record, value in zip(batch, scores.tolist(), strict=True):
+            print_json(record.model_dump() | {"score": value})
 
 
 def _require_readable(pipeline: "SearchPipeline", reports: Iterable[tuple[str, str]]) -> None:

@@ -74,6 +74,7 @@ def train(
     find_model(recipe.base)  # before the corpus is encoded
     settings = load_settings()
     device = settings.device
+    encoder = BiEncoder(settings.encoder, device, settings.batch_tokens)  # before hours of training
     if pairs is None:
         data = corpus_data(recipe, device)
     else:
@@ -82,9 +83,7 @@ def train(
     if model is None:
         return  # the first of the processes that train together finishes
     with progress("Fitting the threshold", pairs_to_score(data)) as advance:
-        reranker = finish_reranker(
-            model, data, recipe, checkpoints, output, encoder=BiEncoder(settings.encoder, device), advance=advance
-        )
+        reranker = finish_reranker(model, data, recipe, checkpoints, output, encoder=encoder, advance=advance)
     ready = f"{output} is ready, fingerprint {reranker.fingerprint[:12]}; try it with LOSTFOUND_RERANKER={output}"
     out.print(ready, soft_wrap=True)
 
@@ -197,7 +196,7 @@ def evaluate(
     require_extra("train")
     from search.application import Application
     from search.console import print_fields, print_json, progress
-    from search.errors import ModelError
+    from search.errors import ModelError, TrainingError
     from search.threshold import load_threshold, require_precision
     from search.training.corpus import Split, load_corpus
     from search.training.evaluation import Evaluation
@@ -222,7 +221,10 @@ def evaluate(
         for section, part in report.sections.items():
             print_fields(f"{section}, {split} split", dict(part))
     if plots is not None:
-        plot_evaluation(report.mixed, fitted.threshold, plots)
+        try:
+            plot_evaluation(report.mixed, fitted.threshold, plots)
+        except OSError as error:
+            raise TrainingError(f"the plots cannot be written: {error}; name another folder with --plots") from error
 
 
 def _read(path: Path) -> "list[Pair]":
