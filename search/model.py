@@ -46,7 +46,7 @@ class Model:
         self.name = name
         self.folder = model_folder.find_model(name)
         self.device = device
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         self._precision = precision
         self._graphs = graphs
         self._lock = threading.RLock()  # a tokenizer holds state while it reads
@@ -124,7 +124,7 @@ class Model:
     @property
     def batch_characters(self) -> int:
         """The budget of torch's batches, in characters."""
-        tokens = self._batch_tokens or (CPU_BATCH_TOKENS if self.runs_on_cpu else GPU_BATCH_TOKENS)
+        tokens = self.batch_tokens or (CPU_BATCH_TOKENS if self.runs_on_cpu else GPU_BATCH_TOKENS)
         return tokens * CHARACTERS_PER_TOKEN
 
 

@@ -141,6 +141,5 @@ def _from_hub(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model {name!r} is neither built in, nor a folder, nor to be had from the hub ({reason}); "
-            "correct LOSTFOUND_ENCODER or LOSTFOUND_RERANKER"
+            f"model {name!r} is neither built in, nor a folder, nor to be had from the hub ({reason}); correct the name"
         ) from error

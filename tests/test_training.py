@@ -80,6 +80,7 @@ def test_a_reranker_is_trained_on_a_user_s_own_pairs(own_pairs: Path, reranker_f
     threshold = load_threshold(reranker)
     assert threshold is not None
     assert (threshold.pairs, set(threshold.flipped)) == (20, {"bfloat16", "float16"})
+    assert {path.stat().st_mode & 0o777 for path in output.rglob("*.*")} == {0o644}  # whoever searches may read it
     card = (output / "README.md").read_text()
     for expected in ("| learning_rate | 0.001 |", "| train | 180 |", "| validation | 20 |", "torch 2.", "| AP | "):
         assert expected in card
@@ -105,9 +106,11 @@ def test_a_killed_training_goes_on_and_ends_with_the_weights_of_one_that_was_not
     state = json.loads(resumed_from.read_text())
     state["log_history"][0]["loss"] = 123.0  # only a run that goes on from here has it in its log
     resumed_from.write_text(json.dumps(state))
+    moved = (tmp_path / "killed-run").rename(tmp_path / "moved-run")
+    killed[killed.index(str(tmp_path / "killed-run"))] = str(moved)
     subprocess.run(killed, check=True, capture_output=True)
-    assert ",123.0," in (tmp_path / "killed-run" / "log.csv").read_text()
-    log = (tmp_path / "killed-run" / "log.csv").read_text().splitlines()
+    assert ",123.0," in (moved / "log.csv").read_text()
+    log = (moved / "log.csv").read_text().splitlines()
     assert log[0] == "step,epoch,loss,learning_rate,average_precision"
     assert [int(line.split(",")[0]) for line in log[1:]] == [*range(10, 100, 10), 96]
     pairs = [("my red hat", "a red hat"), ("my red hat", "a green umbrella")]
@@ -147,6 +150,7 @@ def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: 
         (("model", "--pairs", "none.csv"), 1, "none.csv cannot be read"),
         (("model", "--validation", str(alike)), 2, "--validation goes with --pairs"),
         (("model", "--pairs", str(alike), "--draws", "2", "--mined-by", "x"), 2, "--draws, --mined-by: for the corpus"),
+        (("/dev/null/model", "--pairs", str(alike)), 1, "/dev/null/model cannot be made"),
         (("model", "--groups", "9"), 1, "no training group of the corpus begins with 9"),
         (("model", "--pairs", str(tmp_path / "two.csv"), "--checkpoints", "/dev/null/run"), 1, "/dev/null/run cannot"),
         (("model", "--base", "no-such-base"), 1, "no-such-base"),

@@ -26,11 +26,14 @@ def marks(text: str) -> list[str]:
 
 
 def lot(descriptions: Sequence[str], rng: random.Random) -> str:
-    """Two to four things as one item, as a clerk notes what was handed in together.
+    """Two to four things as one item, as a clerk notes what was handed in together; half of the lots in brief.
 
-    >>> lot(["Black umbrella.", "Two caps, red"], random.Random(0))
-    '2 handed in together: Black umbrella; Two caps, red.'
+    >>> lot(["A black umbrella, torn.", "Two caps, red"], random.Random(7))
+    '2 things: a black umbrella; two caps.'
     """
+    if rng.random() < 0.5:  # noqa: PLR2004
+        descriptions = [_CLAUSE_END.split(description.strip())[0] for description in descriptions]
+        descriptions = [_ARTICLE.sub(lambda match: match.group().lower(), brief) for brief in descriptions]
     opening = rng.choice(_LOT_OPENINGS).format(rng.choice(_COUNT_WORDS[len(descriptions)]))
     link = rng.choice(_LOT_LINKS)
     text = opening + link.join(description.strip().rstrip(".") for description in descriptions) + "."
@@ -49,6 +52,8 @@ _LOT_OPENINGS = (
 )
 
 _LOT_LINKS = ("; ", ", and ", ". ", ", ")
+
+_ARTICLE = re.compile(r"^(?:An?|The|One|Two|Some)\b")
 
 _COUNT_WORDS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 

@@ -86,7 +86,15 @@ def finetune(
         _require_reranker(base)
     rows = [(pair.lost, pair.found, pair.label) for pair in (*train, *validation)]
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # of `accelerate launch`; a step is of another size with others
-    bind(run, {"recipe": recipe.model_dump(), "base": fingerprint(base), "pairs": digest(rows), "processes": processes})
+    bind(
+        run,
+        {
+            "recipe": recipe.model_dump(exclude={"float8"}),
+            "base": fingerprint(base),
+            "pairs": digest(rows),
+            "processes": processes,
+        },
+    )
     quiet_libraries()
     set_seed(recipe.seed)
     device = resolve_device(device)
@@ -123,6 +131,7 @@ def finetune(
     )
     trainer.remove_callback(PrinterCallback)  # where there is no terminal it would print figures among the answers
     trainer.add_callback(LogWriter(run / LOG_NAME))
+    trainer.add_callback(BestOfMovedRun(run))
     before = weights_of(model) if recipe.kept else []
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(run))
     if recipe.kept:
@@ -135,6 +144,20 @@ def _require_reranker(base: Path) -> None:
         require_kind(base, "cross-encoder")
     except ModelError as error:
         raise TrainingError(f"{base} is no reranker, so no share of it can be kept; leave --kept out") from error
+
+
+class BestOfMovedRun(TrainerCallback):
+    """The trainer forgets the best checkpoint of a run whose folder has another path than when it began."""
+
+    def __init__(self, run: Path) -> None:
+        """The run is here now."""
+        self._run = run
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Called by the trainer."""
+        best = self._run / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and state.best_model_checkpoint is None and best.is_dir():
+            state.best_model_checkpoint = str(best)
 
 
 class LogWriter(TrainerCallback):

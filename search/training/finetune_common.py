@@ -13,6 +13,9 @@ from search.errors import ModelError, TrainingError
 from search.loading import UNLOADABLE
 from search.training.recipe import EncoderRecipe, Recipe
 
+COUNT_FROM_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta")
+"""Models whose positions begin behind the number of the padding token."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -33,7 +36,10 @@ def load_base(model_class: type[Model], base: Path, device: str, dropout: float 
     try:
         config = _dropout(base, dropout)
         if wanted := options.get("max_length"):
-            positions = getattr(AutoConfig.from_pretrained(base, local_files_only=True), "max_position_embeddings", 0)
+            its = AutoConfig.from_pretrained(base, local_files_only=True)
+            positions = getattr(its, "max_position_embeddings", 0)
+            if its.model_type in COUNT_FROM_PADDING:
+                positions -= its.pad_token_id + 1
             options["max_length"] = min(wanted, positions or wanted)
         return model_class(
             str(base),

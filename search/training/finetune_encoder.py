@@ -154,8 +154,9 @@ def finetune_encoder(
         save_steps=recipe.checkpoint_steps,
         logging_steps=min(20, recipe.checkpoint_steps),
     )
-    if arguments.n_gpu > 1:  # they would share out a batch, in which all are the negatives of each
-        raise TrainingError(f"{arguments.n_gpu} GPUs are there and one is of use; set CUDA_VISIBLE_DEVICES=0")
+    # They would share out a batch, in which all are the negatives of each.
+    if (count := max(arguments.n_gpu, arguments.world_size)) > 1:
+        raise TrainingError(f"{count} GPUs or processes are there and one is of use; set CUDA_VISIBLE_DEVICES=0")
     rows = [row for batch in batches for row in batch]
     trainer = SentenceTransformerTrainer(
         model=model,

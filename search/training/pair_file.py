@@ -65,7 +65,9 @@ def _grouped(pairs: list[Pair]) -> list[Pair]:
     for pair in pairs:
         if pair.is_match:
             leads_to[end(("found", pair.found))] = end(("lost", pair.lost))
-    return [replace(pair, group=end(("lost", pair.lost))[1]) for pair in pairs]
+    numbers: dict[tuple[str, str], str] = {}  # short: arrays of a column are as wide as the longest
+    ends = [end(("lost", pair.lost)) for pair in pairs]
+    return [replace(pair, group=numbers.setdefault(e, str(len(numbers)))) for pair, e in zip(pairs, ends, strict=True)]
 
 
 def hold_out(pairs: list[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -84,8 +84,8 @@ class Mix:
     embellished: int = 0
     """Likewise: an owner may tell a detail that no finder notes."""
     lot: int = 0
-    """Descriptions of two to four others of the group at once; half of the reports lose some of their clauses, since a
-    short one is the likeliest to be taken for a part of a lot."""
+    """Descriptions of two to four others of the group at once, also for every vague report; half of the other reports
+    lose some of their clauses. A short report is the likeliest to be taken for one of a part of a lot."""
     with_category: float = 0.0
     """Share of the descriptions that carry the item's category, as `item_text` puts it."""
 
@@ -139,7 +139,7 @@ def build_pairs(
     pairs: list[Pair] = []
     for _ in range(draws):
         for (lost, entry), near in zip(reports, near_reports, strict=True):
-            twins = [found for other in group_of[entry.group] if other != entry for found in other.found]
+            twins = [other.found for other in group_of[entry.group] if other != entry]
             hard = [one.found for one in near if one.owner.group != entry.group][:HARD_POOL]
             foreign = [one.found for one in near if one.owner.category != entry.category]
             sample = _sample(descriptions, 50, rng)
@@ -153,11 +153,15 @@ def build_pairs(
                 Pair(stray.report, found, 0, Origin.STRAY, stray.group or stray.report)
                 for found in _sample(pool, mix.stray, rng)
             ]
-    pairs += [
-        Pair(report.report, rng.choice(entry.found), VAGUE_LABEL, Origin.VAGUE, report.group)
-        for report in vague
-        for entry in group_of[report.group]
-    ]
+    for report in vague:
+        group = group_of[report.group]
+        pairs += [
+            Pair(report.report, rng.choice(entry.found), VAGUE_LABEL, Origin.VAGUE, report.group) for entry in group
+        ]
+        pairs += [
+            Pair(report.report, _lot([entry.found for entry in group], rng), 0, Origin.LOT, report.group)
+            for _ in range(mix.lot if len(group) > 1 else 0)
+        ]
     # All descriptions carry a category as often, those that contradict too, or its want would speak against a match.
     category_of = {text: entry.category for entry in (*objects, *others) for text in (*entry.found, *entry.unlike)}
     pairs = [
@@ -174,7 +178,8 @@ def build_pairs(
 class Negatives:
     """Descriptions of other objects, from which the negatives of one report are drawn."""
 
-    twins: Sequence[str]
+    twins: Sequence[Sequence[str]]
+    """Those of each object of the group."""
     hard: Sequence[str]
     foreign: Sequence[str]
     far: Sequence[str]
@@ -185,8 +190,9 @@ def _pairs_of_report(
 ) -> list[Pair]:
     pair = partial(Pair, group=entry.group)
     own_and_hard = ((entry.found, 1), (negatives.hard, 0))
+    twins = [found for twin in negatives.twins for found in twin]
     pairs = [pair(lost, found, 1, Origin.MATCH) for found in entry.found]
-    pairs += [pair(lost, found, 0, Origin.TWIN) for found in _sample(negatives.twins, mix.twin, rng)]
+    pairs += [pair(lost, found, 0, Origin.TWIN) for found in _sample(twins, mix.twin, rng)]
     pairs += [pair(lost, found, 0, Origin.HARD) for found in _sample(negatives.hard, mix.hard, rng)]
     pairs += [pair(lost, found, 0, Origin.FOREIGN) for found in _sample(negatives.foreign, mix.foreign, rng)]
     pairs += [pair(lost, found, 0, Origin.RANDOM) for found in negatives.far[: mix.random]]
@@ -202,11 +208,16 @@ def _pairs_of_report(
         for choices, label in own_and_hard
         if choices
     ]
-    for _ in range(mix.lot if len(negatives.twins) > 1 else 0):
-        things = _sample(negatives.twins, rng.randint(2, 4), rng)
-        report = shorten(lost, rng) if rng.random() < 0.5 else lost  # noqa: PLR2004
-        pairs.append(pair(report, lot(things, rng), 0, Origin.LOT))
+    pairs += [
+        pair(shorten(lost, rng) if rng.random() < 0.5 else lost, _lot(negatives.twins, rng), 0, Origin.LOT)  # noqa: PLR2004
+        for _ in range(mix.lot if len(negatives.twins) > 1 else 0)
+    ]
     return pairs
+
+
+def _lot(things: Sequence[Sequence[str]], rng: random.Random) -> str:
+    """Of two to four of these things."""
+    return lot([rng.choice(thing) for thing in _sample(things, rng.randint(2, 4), rng)], rng)
 
 
 def mixed_pairs(corpus: Corpus, split: Split, device: str = "auto") -> list[Pair]:

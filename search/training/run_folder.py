@@ -33,10 +33,12 @@ def alone_in(run: Path) -> Iterator[None]:
         raise TrainingError(
             f"another process is training in {run}; wait for it, or name another folder with --checkpoints"
         ) from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStream" not in str(error):  # as torch calls its files
+            raise
         raise TrainingError(
-            f"{run} cannot be written: {error}; free some space and run the same command, or name another folder with "
-            "--checkpoints"
+            f"{run} cannot be written or read: {error}; free some space and run the same command; if that does not "
+            f"help, delete the newest checkpoint, or name another folder with --checkpoints"
         ) from error
 
 

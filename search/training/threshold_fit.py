@@ -210,6 +210,8 @@ def _threshold(labels: Labels, scores: Values, groups: Sequence[str], policy: Po
     return choose_threshold(labels, scores, policy, at, tolerance=one_standard_error)
 
 
+LEAST_CLUSTERS = 5
+
 DECISION_FIGURES = {
     "F1": metrics.f1,
     "precision": metrics.precision,
@@ -220,6 +222,8 @@ DECISION_FIGURES = {
 
 
 def figure(function: metrics.Metric, clusters: Sequence[str], *columns: metrics.Column) -> Figure:
-    """A metric of the columns with its interval; see `metrics.interval`."""
+    """A metric of the columns with its interval, see `metrics.interval`; without where so few clusters tell none."""
+    if len(set(clusters)) < LEAST_CLUSTERS:
+        return Figure(value=round(function(*columns), 4))
     low, high = metrics.interval(function, clusters, *columns)
     return Figure(value=round(function(*columns), 4), low=round(low, 4), high=round(high, 4))
