@@ -138,7 +138,9 @@ def _figure(value: float | str) -> str:
 
 
 def _likelihood(match: Match) -> str:
-    return "–" if match.probability is None else f"{match.likelihood} {match.probability:.0%}"
+    if match.probability is None:
+        return "–"
+    return f"{match.likelihood} {min(match.probability, 0.99):.0%}"  # rounded up to certainty it would say too much
 
 
 def _found(match: Match) -> str:

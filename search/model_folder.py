@@ -14,7 +14,7 @@ BUILT_IN_ENCODER = "lostfound-encoder"
 BUILT_IN_RERANKER = "lostfound-minilm"
 
 BASE = "all-MiniLM-L6-v2"
-"""Built in too: what both were fine-tuned from."""
+"""Built in too: what the encoder was fine-tuned from."""
 
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of `model.safetensors` as sentence-transformers/all-MiniLM-L6-v2 publishes it."""

@@ -21,7 +21,7 @@ from storage import items
 from storage.database import Database
 from storage.models import Item
 
-ROUND_PAIRS = 32
+ROUND_PAIRS = 16
 """Reranked between two looks at the clock: about a tenth of a second by a graph."""
 
 

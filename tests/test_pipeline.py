@@ -257,7 +257,7 @@ def test_a_deadline_leaves_out_the_least_similar_candidates_and_says_so(
     late = pipeline.search("a hat", replace(ALL, top=100, deadline=1))
     assert (whole.candidates, whole.retrieved, whole.warnings) == (100, 100, [])
     assert (late.candidates, late.retrieved) == (ROUND_PAIRS, 100)
-    assert "the deadline of 1 ms came after 32 of 100 candidates" in late.warnings
+    assert "the deadline of 1 ms came after 16 of 100 candidates" in late.warnings
     most_similar = sorted(whole.matches, key=lambda match: -match.similarity)[:ROUND_PAIRS]
     assert references(late) == {match.reference for match in most_similar}
     in_time = pipeline.search("a hat", replace(ALL, top=100, deadline=600_000))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,8 +66,12 @@ def train_command(pairs: Path, base: Path, run: Path, output: Path) -> list[str]
 @pytest.mark.slow
 def test_a_reranker_is_trained_on_a_user_s_own_pairs(own_pairs: Path, reranker_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "my-reranker"
+    base = shutil.copytree(reranker_folder, tmp_path / "base")
+    notes = base / "config_sentence_transformers.json"
+    logits = json.loads(notes.read_text()) | {"activation_fn": "torch.nn.modules.linear.Identity"}
+    notes.write_text(json.dumps(logits))  # as most cross-encoders of the hub
     done = subprocess.run(
-        train_command(own_pairs, reranker_folder, tmp_path / "run", output), check=True, capture_output=True, text=True
+        train_command(own_pairs, base, tmp_path / "run", output), check=True, capture_output=True, text=True
     )
     assert "my-reranker is ready" in done.stdout
     assert "4 rows of" in done.stderr
@@ -75,8 +80,10 @@ def test_a_reranker_is_trained_on_a_user_s_own_pairs(own_pairs: Path, reranker_f
     assert rejects[0]["reason"] == "sentence_0: is empty"
     assert rejects[1]["reason"].startswith("label: '2'")
 
-    assert CrossEncoder(str(output), device="cpu").predict([("a hat", "a hat")], show_progress_bar=False).shape == (1,)
     reranker = Reranker(str(output), "cpu")
+    pairs = [("a hat", "a hat"), ("a hat", "a green umbrella")]
+    scores = CrossEncoder(str(output), device="cpu").predict(pairs, show_progress_bar=False)
+    np.testing.assert_allclose(scores, reranker.score_pairs(pairs), atol=1e-5)
     threshold = load_threshold(reranker)
     assert threshold is not None
     assert (threshold.pairs, set(threshold.flipped)) == (20, {"bfloat16", "float16"})

@@ -11,7 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from search.logistic import logit
 from search.training.calibration import FOLDS
-from search.training.metrics import Labels, Values
+from search.training.metrics import Labels, Values, average_precision
+
+MULTIPLES = (0.5, 0.7, 1, 1.4, 2, 2.8, 4)
+"""Of the regression's weight, among which the best is chosen: where a reranker's few errors are confident ones, the
+regression makes too little of the similarity."""
 
 
 def fit_blend(
@@ -26,8 +30,9 @@ def fit_blend(
         clusters: Pairs of one cluster are no independent cases.
 
     Returns:
-        `Blend.weight` and `Blend.centre`; None where the cosine says nothing: pairs of clusters that were held out are
-        told no better with it, more of it speaks against a match, or there are too few to tell.
+        `Blend.weight`, the multiple of the regression's with the best average precision, and `Blend.centre`; None where
+        the cosine says nothing: pairs of clusters that were held out are told no better with it, more of it speaks
+        against a match, or there are too few to tell.
     """
     alone = logit(scores)[:, None]
     both = np.column_stack([alone, similarities])
@@ -40,12 +45,20 @@ def fit_blend(
         log_loss(labels, cross_val_predict(_regression(), known, labels, cv=folds, method="predict_proba"))
         for known in (alone, both)
     )
-    scaler, fitted = (step for _, step in _regression().fit(both, labels).steps)
-    of_logit, of_cosine = (fitted.coef_[0] / scaler.scale_).tolist()
+    (of_logit, of_cosine), _ = _fitted(both, labels)
     if with_cosine >= without or of_logit <= 0 or of_cosine <= 0:
         return None
-    intercept = float(fitted.intercept_[0]) - of_logit * scaler.mean_[0] - of_cosine * scaler.mean_[1]
-    return of_cosine / of_logit, -intercept / of_cosine
+    weights = [multiple * of_cosine / of_logit for multiple in MULTIPLES]
+    weight = max(weights, key=lambda weight: average_precision(labels, alone[:, 0] + weight * similarities))
+    (slope,), intercept = _fitted(alone + weight * similarities[:, None], labels)
+    return weight, -intercept / (slope * weight)
+
+
+def _fitted(known: Values, labels: Labels) -> tuple[list[float], float]:
+    """Coefficients and intercept, of the values as they are."""
+    scaler, fitted = (step for _, step in _regression().fit(known, labels).steps)
+    coefficients = fitted.coef_[0] / scaler.scale_
+    return coefficients.tolist(), float(fitted.intercept_[0] - coefficients @ scaler.mean_)
 
 
 def _regression() -> Pipeline:

@@ -1,5 +1,6 @@
 """From pairs to a finished reranker: fine-tuning, export, threshold, card."""
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from search.training.run_folder import alone_in
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=6, hard=0, random=0, stray=3, unlike=4, shortened=1, embellished=1, with_category=0.2)
+TRAINING_MIX = Mix(twin=5, hard=0, random=0, stray=3, unlike=3, shortened=1, embellished=1, lot=1, with_category=0.2)
 """The recipe adds hard and foreign negatives."""
 
 HARD_BELOW = 0.95
@@ -129,10 +130,9 @@ def finish_reranker(
     with finished_folder(output) as partial:
         plot_log(run / LOG_NAME, run / "log.png")
         export(model, partial, float8=recipe.float8)
-        reranker = Reranker(str(partial), encoder.device)
-        others = [
-            Reranker(str(partial), encoder.device, precision=name) for name in PRECISIONS if name != reranker.precision
-        ]
+        load = functools.partial(Reranker, str(partial), encoder.device, encoder.batch_tokens)
+        reranker = load()
+        others = [load(precision=name) for name in PRECISIONS if name != reranker.precision]
         threshold = fit_threshold(
             reranker,
             data.validation,

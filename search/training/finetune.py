@@ -99,6 +99,7 @@ def finetune(
     set_seed(recipe.seed)
     device = resolve_device(device)
     model = load_base(CrossEncoder, base, device, recipe.dropout, num_labels=1, max_length=recipe.max_length)
+    model.activation_fn = torch.nn.Sigmoid()  # many a base of the hub gives logits; ours gives probabilities
     evaluator = CrossEncoderClassificationEvaluator(
         [[pair.lost, pair.found] for pair in validation],
         [int(pair.is_match) for pair in validation],

@@ -32,7 +32,7 @@ class Policy(StrEnum):
     """What a threshold is chosen for."""
 
     BEST_F1 = "best-f1"
-    """The highest whose F1 is within one standard error of the best: as good as one can tell, fewer false alarms."""
+    """The highest whose F1 is within the 95 % interval of the best: as good as one can tell, fewer false alarms."""
     BEST_ACCURACY = "best-accuracy"
     PRECISION = "precision"
     """The lowest that keeps the precision at or above a value."""
@@ -206,11 +206,8 @@ def _threshold(labels: Labels, scores: Values, groups: Sequence[str], policy: Po
     if policy is not Policy.BEST_F1:
         return threshold
     low, high = metrics.interval(metrics.f1, groups, labels, (scores >= threshold).astype(np.int64))
-    one_standard_error = (high - low) / (2 * 1.96)  # as in Breiman et al., 1984
-    return choose_threshold(labels, scores, policy, at, tolerance=one_standard_error)
+    return choose_threshold(labels, scores, policy, at, tolerance=(high - low) / 2)  # after Breiman et al., 1984
 
-
-LEAST_CLUSTERS = 5
 
 DECISION_FIGURES = {
     "F1": metrics.f1,
@@ -222,8 +219,8 @@ DECISION_FIGURES = {
 
 
 def figure(function: metrics.Metric, clusters: Sequence[str], *columns: metrics.Column) -> Figure:
-    """A metric of the columns with its interval, see `metrics.interval`; without where so few clusters tell none."""
-    if len(set(clusters)) < LEAST_CLUSTERS:
+    """A metric of the columns with its interval, see `metrics.interval`; without where one cluster tells none."""
+    if len(set(clusters)) == 1:
         return Figure(value=round(function(*columns), 4))
     low, high = metrics.interval(function, clusters, *columns)
     return Figure(value=round(function(*columns), 4), low=round(low, 4), high=round(high, 4))
