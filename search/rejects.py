@@ -35,7 +35,7 @@ class RejectsFile:
         self._source = source
         self._remedy = remedy
         self._file: TextIO | None = None
-        self._failed: OSError | None = None
+        self._write_error: OSError | None = None
         self._partial = path
         self._earlier = self._read_earlier()
 
@@ -46,7 +46,7 @@ class RejectsFile:
     def write(self, reject: Reject) -> None:
         """Add a row."""
         self.count += 1
-        if self._failed:
+        if self._write_error:
             return
         line = {"file": self._source.name, "line": reject.line, "reason": reject.reason, "row": reject.row}
         try:
@@ -56,7 +56,7 @@ class RejectsFile:
                 self._file = open(handle, "w", encoding="utf-8")  # noqa: PTH123, SIM115  closed by __exit__
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
-            self._failed = error
+            self._write_error = error
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         """Publish.
@@ -69,12 +69,12 @@ class RejectsFile:
                 self._file.close()
                 self._partial.chmod(self._source.stat().st_mode & 0o666 | 0o600)  # as private as what it quotes
                 self._partial.replace(self.path)
-            elif self._earlier == self._source.name and failed is None:
+            elif not self.count and self._earlier == self._source.name and failed is None:
                 self.path.unlink(missing_ok=True)
-            if self._failed and failed is None:
-                raise self._failed
         except OSError as error:
             raise self._unwritable(error) from error
+        if self._write_error and failed is None:
+            raise self._unwritable(self._write_error) from self._write_error
 
     def _read_earlier(self) -> str | None:
         """The name of the source of the rejects that are there, None where there are none."""

@@ -111,6 +111,11 @@ def test_good_rows_are_stored_though_the_bad_ones_cannot_be_laid_aside(stocked: 
     code, out, error = stocked("import", str(path), "--rejects", "/proc/rejects.jsonl")
     assert (code, out, "/proc/rejects.jsonl cannot be written" in error) == (1, "", True)
     assert stocked("show", "H-6")[0] == 0
+    earlier = tmp_path / f"{'r' * 240}.jsonl"  # beside such a name there is no place for an unfinished file
+    earlier.write_text('{"file": "export.csv", "line": 2, "reason": "", "row": ""}\n')
+    code, out, error = stocked("import", str(path), "--rejects", str(earlier))
+    assert (code, out, "cannot be written: File name too long" in error) == (1, "", True)
+    assert earlier.exists()
 
 
 def test_rejects_are_as_private_as_the_export_that_they_quote(stocked: Run, tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ def test_a_row_without_its_item_keeps_nobody_from_an_upgrade_after_which_the_doc
     upgrade(empty)
     with empty.read() as session:
         assert orphans.count(session) == 1
+    with empty.write() as session:
+        orphans.delete_all(session)
+    with empty.read() as session:
+        assert orphans.count(session) == 0
 
 
 def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(empty: Database) -> None:

@@ -15,13 +15,14 @@ import pytest
 import torch
 from filelock import FileLock
 from sentence_transformers import CrossEncoder
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from search.cli.options import PolicyChoice
 from search.errors import TrainingError
 from search.reranker import Reranker
 from search.threshold import load_threshold
 from search.training.build import corpus_data
-from search.training.finetune import SimilarLengths, as_dataset, finetune
+from search.training.finetune import BestOfMovedRun, SimilarLengths, as_dataset, finetune
 from search.training.pair_file import read_pairs
 from search.training.pairs import Origin, Pair
 from search.training.recipe import Recipe, parse_recipe
@@ -139,6 +140,15 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: P
     (tmp_path / "checkpoint-2000").mkdir()
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1000")
     assert last_whole_checkpoint(tmp_path / "nothing") is None
+
+
+def test_the_best_checkpoint_of_a_run_that_was_moved_is_found(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-500").mkdir()
+    arguments, control = TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerControl()
+    for step, best in ((500, str(tmp_path / "checkpoint-500")), (1000, None), (None, None)):
+        state = TrainerState(best_global_step=step)
+        BestOfMovedRun(tmp_path).on_train_begin(arguments, state, control)
+        assert state.best_model_checkpoint == best
 
 
 def test_what_cannot_become_a_reranker_is_refused_before_any_training(tmp_path: Path, lostfound: Run) -> None:

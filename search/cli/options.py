@@ -61,8 +61,7 @@ def _checked(value: str | None) -> str | None:
 def _day(value: str | None) -> str | None:
     from search.item_input import parse_day
 
-    if value is not None and not value.strip():
-        raise typer.BadParameter("must not be empty")
+    value = _checked(value)
     try:
         parse_day(value)
     except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from sentence_transformers.base import BaseModel
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from search.errors import ModelError, TrainingError
 from search.loading import UNLOADABLE
@@ -34,12 +34,11 @@ def load_base(model_class: type[Model], base: Path, device: str, dropout: float 
         TrainingError: The base has no such dropout.
     """
     try:
-        config = _dropout(base, dropout)
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
         if wanted := options.get("max_length"):
-            its = AutoConfig.from_pretrained(base, local_files_only=True)
-            positions = getattr(its, "max_position_embeddings", 0)
-            if its.model_type in COUNT_FROM_PADDING:
-                positions -= its.pad_token_id + 1
+            positions = getattr(config, "max_position_embeddings", 0)
+            if config.model_type in COUNT_FROM_PADDING:
+                positions -= config.pad_token_id + 1
             options["max_length"] = min(wanted, positions or wanted)
         return model_class(
             str(base),
@@ -52,19 +51,18 @@ def load_base(model_class: type[Model], base: Path, device: str, dropout: float 
                 # On a CPU the gradient of the fused kernel is slow: 53 pairs a second, 70 without it (two cores).
                 "attn_implementation": "eager" if device == "cpu" else "sdpa",
             },
-            config_kwargs=config,
+            config_kwargs=_dropout(config, base, dropout),
             **options,
         )
     except UNLOADABLE as error:
         raise ModelError(f"{base} is no model that can be trained: {error}") from error
 
 
-def _dropout(base: Path, dropout: float | None) -> dict[str, float]:
+def _dropout(config: PretrainedConfig, base: Path, dropout: float | None) -> dict[str, float]:
     """The entries of a model's configuration that set its dropout."""
     if dropout is None:
         return {}
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    config = AutoConfig.from_pretrained(base, local_files_only=True)
     if not all(hasattr(config, name) for name in names):
         raise TrainingError(f"{base} has no dropout that could be set to {dropout}; leave --dropout out")
     return dict.fromkeys(names, dropout)
