@@ -26,7 +26,7 @@ from search.training.run_folder import alone_in
 from search.training.threshold_fit import FLIP_PAIRS, fit_threshold, require_both_labels
 from search.types import Advance
 
-TRAINING_MIX = Mix(twin=5, hard=0, random=0, stray=3, unlike=3, shortened=1, embellished=1, lot=1, with_category=0.2)
+TRAINING_MIX = Mix(twin=5, hard=0, random=0, stray=6, unlike=3, shortened=1, embellished=1, lot=1, with_category=0.2)
 """The recipe adds hard and foreign negatives."""
 
 HARD_BELOW = 0.95
