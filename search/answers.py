@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import date
 
+from search.errors import QueryError
 from search.likelihood import Likelihood
 from storage.items import Filters
 from storage.models import Status
@@ -24,6 +25,23 @@ class Request:
     deadline: int | None = None
     """Milliseconds, once the models are loaded, after which no further candidates are reranked, the most similar having
     come first; the first few are in any case. For queries that are answered together it bounds the time of all."""
+
+    def check(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            QueryError: A number is, or the first day is after the last.
+        """
+        for name in ("top", "depth"):
+            if getattr(self, name) < 1:
+                raise QueryError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if self.deadline is not None and self.deadline < 1:
+            raise QueryError(f"deadline is {self.deadline} ms, it must be at least 1")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise QueryError(f"min_score is {self.min_score}, a score lies between 0 and 1")
+        first, last = self.filters.found_from, self.filters.found_to
+        if first and last and first > last:
+            raise QueryError(f"the first day, {first}, is after the last, {last}")
 
 
 @dataclass(frozen=True)

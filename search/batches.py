@@ -1,5 +1,6 @@
 """Grouping texts into batches that waste little on padding."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 
@@ -23,3 +24,20 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         count = max(1, budget // max(1, lengths[order[start]]))
         yield order[start : start + count]
         start += count
+
+
+def even_budget(lengths: Sequence[int], most: int, side_by_side: int) -> int:
+    """The budget for `token_batches` that gives batches computed side by side about as much to do each.
+
+    Args:
+        lengths: Tokens of each text, at least one text.
+        most: What a batch has at most, about: the longest text may come on top.
+        side_by_side: Batches that are computed at once.
+
+    Example:
+        >>> list(token_batches([5] * 8, even_budget([5] * 8, most=1024, side_by_side=2)))
+        [[0, 1, 2, 3], [4, 5, 6, 7]]
+    """
+    total, longest = max(1, sum(lengths)), max(lengths)
+    batches = side_by_side * math.ceil(total / (side_by_side * most))
+    return math.ceil(total / batches) + longest - 1  # so that a batch's number of texts is rounded up

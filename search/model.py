@@ -50,6 +50,8 @@ class Model:
         self._precision = precision
         self._graphs = graphs
         self._lock = threading.RLock()  # a tokenizer holds state while it reads
+        self._graph: Graph | None = None
+        self._is_graph_known = False
         self.warnings: list[str] = []
         """Of a graph that cannot be used."""
 
@@ -63,10 +65,14 @@ class Model:
         """Where a graph of this model lies or would lie; None where none is wanted."""
         return self._graphs / self.fingerprint[:16] if self._graphs else None
 
-    @cached_property
+    @property
     def graph(self) -> Graph | None:
-        """The graph of this model, where there is one and the model runs on the CPU."""
-        return self._from_graph_folder(Graph)
+        """The graph of this model, where there is one and the model runs on the CPU; compiled when first asked for."""
+        with self._lock:  # `cached_property` of Python 3.11 has one lock for all models, which load side by side
+            if not self._is_graph_known:
+                self._graph = self._from_graph_folder(Graph)
+                self._is_graph_known = True
+            return self._graph
 
     @property
     def graph_notes(self) -> GraphNotes | None:

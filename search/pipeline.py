@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class SearchPipeline:
         self._reranker = reranker
         self._threshold_file = threshold_file
         self._retriever = Retriever(database, encoder)
+        self._is_loaded = False
 
     def search(self, query: str, request: Request | None = None) -> Answer:
         """Answer one query; see `search_many`."""
@@ -69,7 +71,10 @@ class SearchPipeline:
             FingerprintError: No held item has a vector of this encoder, or the threshold is another reranker's.
             DatabaseError: The database cannot be read.
         """
-        request = _checked(request or Request())
+        request = request or Request()
+        request.check()
+        if not self._is_loaded:
+            self._load(request)
         rule = self._rule(request)
         cut = [self.read(query) for query in queries]
         texts = [text for text, _ in cut]
@@ -184,6 +189,14 @@ class SearchPipeline:
                 break
         return scores
 
+    def _load(self, request: Request) -> None:
+        """Compile the reranker's graph, which keeps one core busy, beside all else that the first search needs."""
+        with ThreadPoolExecutor(1) as beside:
+            graph = beside.submit(lambda: self._reranker.graph)
+            self._retriever.load(request.filters)
+            graph.result()
+        self._is_loaded = True
+
     def _needed(self, rule: "_Rule", similarities: Vectors) -> Floats | None:
         """The logits that matter, where pairs may leave the reranker early by this rule."""
         fitted = rule.fitted
@@ -243,20 +256,6 @@ class _Rule:
     def scores(self, by_reranker: Scores, similarities: Vectors) -> Scores:
         """What the cut is compared with."""
         return self.fitted.scores(by_reranker, similarities).astype(np.float32) if self.fitted else by_reranker
-
-
-def _checked(request: Request) -> Request:
-    for name in ("top", "depth"):
-        if getattr(request, name) < 1:
-            raise QueryError(f"{name} is {getattr(request, name)}, it must be at least 1")
-    if request.deadline is not None and request.deadline < 1:
-        raise QueryError(f"deadline is {request.deadline} ms, it must be at least 1")
-    if request.min_score is not None and not 0 <= request.min_score <= 1:
-        raise QueryError(f"min_score is {request.min_score}, a score lies between 0 and 1")
-    filters = request.filters
-    if filters.found_from and filters.found_to and filters.found_from > filters.found_to:
-        raise QueryError(f"the first day, {filters.found_from}, is after the last, {filters.found_to}")
-    return request
 
 
 def _stored(session: Session, item_ids: set[int]) -> dict[int, Item]:

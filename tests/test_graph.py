@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from conftest import with_threshold
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.batches import token_batches
+from search.batches import even_budget, token_batches
 from search.conversion import save_graph, variants
 from search.encoder import BiEncoder
 from search.errors import ModelError
@@ -37,6 +38,16 @@ def test_batches_hold_every_text_once_and_no_more_than_the_budget(lengths: list[
         assert len(batch) == 1 or len(batch) * longest <= budget
     in_turn = [lengths[position] for batch in batches for position in batch]
     assert in_turn == sorted(lengths, reverse=True)
+
+
+@given(st.integers(1, 300), st.integers(1, 200), st.integers(1, 2000), st.integers(1, 8))
+def test_a_few_texts_keep_every_stream_busy(length: int, texts: int, most: int, streams: int) -> None:
+    lengths = [length] * texts
+    sizes = [len(batch) for batch in token_batches(lengths, even_budget(lengths, most, streams))]
+    rounds = math.ceil(texts * length / (most * streams))
+    assert len(sizes) <= rounds * streams
+    assert max(sizes) == math.ceil(texts / (rounds * streams))
+    assert (max(sizes) - 1) * length < most
 
 
 @pytest.mark.parametrize("budget", [1, 100, 1024])
