@@ -81,7 +81,8 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
     folder.mkdir(parents=True)
     with _failures_told(model.folder):
         inputs, graph = _traced(loaded)
-    (folder / TOKENIZER).write_text(loaded.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        tokenizer = loaded.tokenizer.backend_tokenizer.to_str()
+    (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     notes = GraphNotes(
         format=1,
         model=model.fingerprint,

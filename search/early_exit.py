@@ -2,7 +2,7 @@
 
 A graph is cut in two. After its lower part a linear estimate of the logit says which pairs could still pass the
 threshold; only those go through the upper part. The estimate is fitted by `lostfound optimise` on searches of the
-validation split, and serves only if searches that were held out lose nothing by it.
+validation split, and serves only if of the searches that were held out all but one in a hundred lose nothing by it.
 """
 
 import re
@@ -28,7 +28,7 @@ LEAST_KEPT = 0.99
 """Of the held-out searches that find something, the share that must lose nothing."""
 
 MOST_GOING_ON = 1 / 3
-"""Of the pairs of all held-out searches; else it does not pay."""
+"""Of the candidates of all held-out searches; else it does not pay."""
 
 LEAST_SEARCHES = 50
 """That find something, in each half."""
@@ -57,13 +57,15 @@ class EarlyExit(BaseModel):
     """Share of the held-out searches of which no match left."""
     searches: int
     """So many those were."""
+    reranked: float = Field(ge=0, le=1)
+    """Share of the candidates that are similar enough to be reranked."""
     going_on: float = Field(ge=0, le=1)
-    """Share of the pairs of held-out searches that went on."""
+    """Share of the reranked pairs of held-out searches that went on."""
 
     @property
     def pays(self) -> bool:
         """Whether it keeps enough, and enough leave."""
-        return self.kept >= LEAST_KEPT and self.going_on <= MOST_GOING_ON
+        return self.kept >= LEAST_KEPT and self.reranked * self.going_on <= MOST_GOING_ON
 
     def estimates(self, known: Features) -> npt.NDArray[np.float32]:
         """Estimated logits; shape (n,)."""
@@ -94,41 +96,46 @@ def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types
     return np.concatenate([hidden[:, 0], lost, found, lost * found, np.abs(lost - found)], axis=1)
 
 
-def fit_early_exit(known: Features, logits: Floats, needed: Floats, depth: int) -> EarlyExit | None:
+def fit_early_exit(
+    known: Features, logits: Floats, needed: Floats, search: npt.NDArray[np.int64], candidates: int
+) -> EarlyExit | None:
     """Fit on the first half of some searches, look at the other half; None where too few of them find something.
 
     Args:
-        known: Features of all pairs of the searches, one search after the other.
+        known: Features of all reranked pairs of the searches.
         logits: Of the whole model; shape (n,).
         needed: The logit with which each pair would be shown; shape (n,).
-        depth: Pairs of each search.
+        search: The number of each pair's search, from 0; shape (n,).
+        candidates: Of all searches, those that are too dissimilar to be reranked included.
 
     Returns:
         The estimate by ridge regression; the margin is the lowest of a pair of the first half that would be shown, and
         some slack below, or whether the other half holds a lower one would be chance.
     """
-    searches = len(logits) // depth // 2
-    half = searches * depth
-    mean, deviation = known[:half].mean(axis=0), known[:half].std(axis=0) + 1e-6
-    scaled, centre = (known[:half] - mean) / deviation, float(logits[:half].mean())
+    searches = int(search.max(initial=0)) + 1
+    first = search < searches // 2
+    mean, deviation = known[first].mean(axis=0), known[first].std(axis=0) + 1e-6
+    scaled, centre = (known[first] - mean) / deviation, float(logits[first].mean())
     gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
-    weights = np.linalg.solve(gram, scaled.T @ (logits[:half] - centre)) / deviation
+    weights = np.linalg.solve(gram, scaled.T @ (logits[first] - centre)) / deviation
     bias = centre - float(mean @ weights)
     estimates, is_shown = known @ weights + bias, logits >= needed
-    margins = (estimates - needed).reshape(-1, depth)
-    lowest = np.where(is_shown.reshape(-1, depth), margins, np.inf).min(axis=1)
-    finds = np.isfinite(lowest)
-    if min(finds[:searches].sum(), finds[searches:].sum()) < LEAST_SEARCHES:
+    margins = estimates - needed
+    lowest = np.full(searches, np.inf)
+    np.minimum.at(lowest, search[is_shown], margins[is_shown])
+    of_first, of_others = (half[np.isfinite(half)] for half in (lowest[: searches // 2], lowest[searches // 2 :]))
+    if min(len(of_first), len(of_others)) < LEAST_SEARCHES:
         return None
-    error = float((estimates - logits)[:half][is_shown[:half]].std())
-    margin = float(lowest[:searches].min()) - SLACK * error
+    error = float((estimates - logits)[first & is_shown].std())
+    margin = float(of_first.min()) - SLACK * error
     return EarlyExit(
         weights=tuple(map(float, weights)),
         bias=bias,
         margin=margin,
-        kept=float((lowest[searches:][finds[searches:]] >= margin).mean()),
-        searches=int(finds[searches:].sum()),
-        going_on=float((margins[searches:] >= margin).mean()),
+        kept=float((of_others >= margin).mean()),
+        searches=len(of_others),
+        reranked=len(search) / candidates,
+        going_on=float((margins[~first] >= margin).mean()),
     )
 
 

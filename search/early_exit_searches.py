@@ -51,9 +51,12 @@ def _fitted(graph: Graph, encoder: BiEncoder, threshold: Threshold, show: ShowPr
         reports = _reports(objects)
         vectors = [(np.arange(len(texts)), encoder.encode(texts, advance))]
         similarities, places = nearest(encoder.encode_queries(reports), vectors, DEPTH)
-        pairs = [(report, texts[place]) for report, row in zip(reports, places, strict=True) for place in row]
+        search, column = np.nonzero(similarities >= threshold.floor)
+        pairs = [(reports[row], texts[place]) for row, place in zip(search, places[search, column], strict=True)]
         known, logits = graph.halfway(pairs, advance)
-    fitted = fit_early_exit(known, logits[:, 0], threshold.needed(similarities.ravel()), DEPTH)
+        advance(similarities.size - len(pairs))
+    needed = threshold.needed(similarities[search, column])
+    fitted = fit_early_exit(known, logits[:, 0], needed, search, similarities.size)
     return fitted if fitted and fitted.pays else None
 
 

@@ -50,6 +50,7 @@ class Model:
         self._precision = precision
         self._graphs = graphs
         self._lock = threading.RLock()  # a tokenizer holds state while it reads
+        self._compiling = threading.Lock()
         self._graph: Graph | None = None
         self._is_graph_known = False
         self.warnings: list[str] = []
@@ -68,11 +69,13 @@ class Model:
     @property
     def graph(self) -> Graph | None:
         """The graph of this model, where there is one and the model runs on the CPU; compiled when first asked for."""
-        with self._lock:  # `cached_property` of Python 3.11 has one lock for all models, which load side by side
-            if not self._is_graph_known:
-                self._graph = self._from_graph_folder(Graph)
-                self._is_graph_known = True
-            return self._graph
+        if not self._is_graph_known:
+            # `cached_property` of Python 3.11 has one lock for all models, which are to load side by side
+            with self._compiling:
+                if not self._is_graph_known:
+                    self._graph = self._from_graph_folder(Graph)
+                    self._is_graph_known = True
+        return self._graph
 
     @property
     def graph_notes(self) -> GraphNotes | None:
@@ -114,7 +117,7 @@ class Model:
 
         return resolve_device(self.device)
 
-    @cached_property
+    @property
     def precision(self) -> str:
         """The precision of the arithmetic, e.g. `float32`; without a graph this loads torch.
 

@@ -73,13 +73,14 @@ class SearchPipeline:
         """
         request = request or Request()
         request.check()
+        cleaned = [clean_query(query) for query in queries]
+        if not cleaned:
+            return []
         if not self._is_loaded:
             self._load(request)
         rule = self._rule(request)
-        cut = [self.read(query) for query in queries]
+        cut = [self.read(query) for query in cleaned]
         texts = [text for text, _ in cut]
-        if not texts:
-            return []
         until = None
         if request.deadline is not None:
             self._reranker.load()

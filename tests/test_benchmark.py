@@ -78,7 +78,7 @@ def test_a_run_measures_everybody_and_names_who_is_missing(
 ) -> None:
     (office / "graphs").parent.mkdir(parents=True, exist_ok=True)
     (office / "graphs").symlink_to(graphs)
-    with_threshold(reranker_folder, 0.5)
+    with_threshold(reranker_folder, 0.01)  # so that ten are shown
     try:
         code, _, err = lostfound(
             "benchmark", "--items", "1000", "--rounds", "1", "--queries", "3", "--output", str(tmp_path / "out")
@@ -93,7 +93,10 @@ def test_a_run_measures_everybody_and_names_who_is_missing(
     assert ours["largest difference"] < 1e-4
     assert "txtai" in rows["reranking", "txtai"]["not measured"]
     assert rows["encoding", "lostfound"]["lowest cosine"] > 0.999
+    assert report["peers"]["torch"] == report["machine"]["torch"]
+    assert report["peers"]["txtai"] is None
     whole = rows["search among 1,000 items", "plain recipe"]
-    assert (whole["same shown"], whole["in common"]) == (1, pytest.approx(1, abs=0.1))  # ties at the end
+    assert whole["same first"] == 1
+    assert whole["in common"] > 0.9  # the tenth may be nearly as good as the next
     assert rows["search among 1,000 items", "retrieval alone"]["recall@100"] == 1
     assert (tmp_path / "out" / "benchmark.png").stat().st_size > 10_000

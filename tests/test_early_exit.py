@@ -65,6 +65,7 @@ def with_exit(
         margin=float(np.quantile(known @ weights - NEEDED, 1 - share)) + 0.5,
         kept=1,
         searches=50,
+        reranked=1,
         going_on=share,
     )
     write_notes(folder, graph.notes.model_copy(update={"early_exit": early, "early_exit_for": (threshold, encoder)}))
@@ -205,6 +206,9 @@ def test_features_are_the_first_state_the_means_of_both_texts_their_product_and_
     np.testing.assert_allclose(features(hidden, mask, types), [[1, 2, 2, 3, 5, 8, 10, 24, 3, 5]])
 
 
+SEARCH = np.repeat(np.arange(200), 100)
+
+
 def synthetic(passing: float) -> tuple[Features, Features]:
     """Features and logits of 200 searches of 100 pairs; this share of the pairs reaches a logit of 0."""
     rng = np.random.default_rng(3)
@@ -216,7 +220,7 @@ def synthetic(passing: float) -> tuple[Features, Features]:
 def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave() -> None:
     known, logits = synthetic(passing=0.03)
     offsets = np.random.default_rng(4).normal(size=len(known))  # a similarity that counts too
-    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, depth=100)
+    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, len(SEARCH))
     assert fitted is not None
     assert fitted.pays
     assert 0.03 < fitted.going_on < 0.3
@@ -227,11 +231,23 @@ def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave(
 
 def test_an_exit_that_knows_nothing_does_not_pay() -> None:
     known, logits = synthetic(passing=0.03)
-    fitted = fit_early_exit(known[::-1], logits, np.zeros(len(known)), depth=100)
+    fitted = fit_early_exit(known[::-1], logits, np.zeros(len(known)), SEARCH, len(SEARCH))
     assert fitted is not None
     assert not fitted.pays
 
 
+def test_an_exit_pays_by_what_is_reranked_of_the_candidates() -> None:
+    known, logits = synthetic(passing=0.4)
+    few = np.random.default_rng(5).permutation(len(known)) < len(known) // 4  # others were too dissimilar
+    shown = [known[few], logits[few], np.zeros(int(few.sum())), SEARCH[few]]
+    fitted = fit_early_exit(*shown, candidates=len(known))
+    assert fitted is not None
+    assert (fitted.reranked, fitted.pays, fitted.going_on > 1 / 3) == (0.25, True, True)
+    alone = fit_early_exit(*shown, candidates=int(few.sum()))
+    assert alone is not None
+    assert (alone.reranked, alone.going_on, alone.pays) == (1, fitted.going_on, False)
+
+
 def test_where_searches_find_nothing_no_exit_is_fitted() -> None:
     known, logits = synthetic(passing=0.03)
-    assert fit_early_exit(known, logits - 100, np.zeros(len(known)), depth=100) is None
+    assert fit_early_exit(known, logits - 100, np.zeros(len(known)), SEARCH, len(SEARCH)) is None

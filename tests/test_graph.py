@@ -63,6 +63,8 @@ def test_a_graph_gives_what_its_model_gives_in_the_order_of_the_texts(
     done: list[int] = []
     np.testing.assert_allclose(fast_encoder.encode(TEXTS, done.append), encoder.encode(TEXTS), atol=1e-4)
     np.testing.assert_allclose(fast_encoder.encode_queries(TEXTS), encoder.encode_queries(TEXTS), atol=1e-4)
+    one_by_one = [fast_encoder.encode([text])[0] for text in TEXTS[:8]]  # without padding
+    np.testing.assert_allclose(one_by_one, encoder.encode(TEXTS[:8]), atol=1e-4)
     assert (sum(done), fast_encoder.dim, fast_encoder.precision) == (len(TEXTS), encoder.dim, "float32")
     pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
     scores = fast_reranker.score_pairs(pairs, done.append)

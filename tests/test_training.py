@@ -26,7 +26,7 @@ from search.training.finetune import BestOfMovedRun, SimilarLengths, as_dataset,
 from search.training.pair_file import read_pairs
 from search.training.pairs import Origin, Pair
 from search.training.recipe import Recipe, parse_recipe
-from search.training.run_folder import last_whole_checkpoint
+from search.training.run_folder import bind, last_whole_checkpoint
 from search.training.threshold_fit import Policy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -131,6 +131,17 @@ def test_a_killed_training_goes_on_and_ends_with_the_weights_of_one_that_was_not
     refused = subprocess.run([*killed, "--seed", "43"], check=False, capture_output=True, text=True)
     assert (refused.returncode, "holds a run of another recipe" in refused.stderr) == (1, True)
     assert not (tmp_path / "other").exists()
+
+
+def test_checkpoints_of_another_program_are_not_gone_on_from(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-500-old").mkdir()
+    bind(tmp_path, {"recipe": 1})  # there is nothing to go on from
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "checkpoint-500").mkdir()
+    (tmp_path / "checkpoint-500" / "trainer_state.json").write_text("{}")
+    with pytest.raises(TrainingError, match="another recipe, base or data"):
+        bind(tmp_path, {"recipe": 1})
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: Path) -> None:

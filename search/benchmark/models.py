@@ -96,9 +96,9 @@ def encoding(application: Application, own: Path, log: Path, rounds: int) -> lis
         return time.perf_counter() - start
 
     with Worker(own, log) as worker:
-        worker.load("encoder", theirs_name, encoder=str(application.encoder.folder))
 
         def theirs() -> float:
+            worker.load("encoder", theirs_name, encoder=str(application.encoder.folder))
             answer = worker.ask("encode", texts=texts)
             vectors[theirs_name] = np.array(answer["vectors"])
             return float(answer["seconds"])

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -219,6 +220,14 @@ def peak_megabytes(process: str) -> float:
     return int(line.split()[1]) / 1024
 
 
+def version_of(library: str) -> str | None:
+    """Of an installed package; None where it is not."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
 class Peer:
     """Answers the requests of the benchmark."""
 
@@ -228,7 +237,7 @@ class Peer:
         self.searcher: Any = None
         self.encoder: Any = None
 
-    def answer(self, request: Request) -> Request:
+    def answer(self, request: Request) -> Request:  # noqa: PLR0911  one for each question
         """Do what `do` says."""
         match request["do"]:
             case "load scorer":
@@ -253,6 +262,8 @@ class Peer:
                 if vectors is None:
                     self.searcher.index(texts[:1], None)  # loads
                 return {"seconds": timed(lambda: self.searcher.index(texts, vectors))[1]}
+            case "versions":
+                return {"versions": {name: version_of(name) for name in request["libraries"]}}
             case "memory":
                 return {"megabytes": peak_megabytes("self")}
             case "search":

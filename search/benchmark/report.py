@@ -14,6 +14,7 @@ from search.benchmark.inventory import make_inventory
 from search.benchmark.models import OURS, encoding, reranking, roofline
 from search.benchmark.rounds import Row
 from search.benchmark.searching import PEERS, searching, storing
+from search.benchmark.workers import Worker
 from search.errors import BenchmarkError
 from search.graph import processor
 from search.reindex import ShowProgress
@@ -26,6 +27,8 @@ TXTAI_UP_TO = 100_000
 STORED = 2_000
 
 LIBRARIES = ("sentence-transformers", "torch", "openvino", "faiss-cpu")
+
+PEER_LIBRARIES = (*LIBRARIES, "transformers", "onnxruntime", "optimum-onnx", "rerankers", "txtai")
 
 
 def run_benchmark(
@@ -82,9 +85,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_report(rows: Sequence[Row], folder: Path) -> None:
-    """`benchmark.json` and `benchmark.png` in a folder that exists, in place of earlier ones."""
-    report = {"machine": machine(), "rows": [asdict(row) for row in rows]}
+def write_report(rows: Sequence[Row], folder: Path, peers: Path) -> None:
+    """`benchmark.json` and `benchmark.png` in a folder that exists, in place of earlier ones.
+
+    Args:
+        rows: What was measured.
+        folder: Where they go.
+        peers: The Python that has the peers: theirs may be other versions than ours.
+
+    Raises:
+        BenchmarkError: It cannot be run.
+    """
+    with Worker(peers, folder / "peers.log") as worker:
+        of_peers = worker.ask("versions", libraries=PEER_LIBRARIES)["versions"]
+    report = {"machine": machine(), "peers": of_peers, "rows": [asdict(row) for row in rows]}
     write_whole(folder / "benchmark.json", json.dumps(report, indent=1) + "\n")
     _plot(rows, folder / "benchmark.png")
 

@@ -96,7 +96,7 @@ def searching(
                 seconds[name].append(told["seconds"])
                 decided = _decided(told["results"], fitted, vector, inventory.vectors)
                 answers[name].append([(place, score) for place, score in decided[:TOP] if score >= cut])
-        memory = {name: worker.ask("memory")["megabytes"] for name, worker in workers.items() if name not in failed}
+        memory = _memory(workers)
     rows = []
     for name, taken in seconds.items():
         if name in failed:
@@ -112,6 +112,15 @@ def searching(
     rows[0].figures["queries/s, 32 in hand"] = _in_hand(office, request)
     rows[0].figures["MB on disk"] = _bytes(folder / f"office-{size}") / 1e6
     return [*rows, _retrieval(office, inventory, queries), _cold(office, queries[0], size)]
+
+
+def _memory(workers: dict[str, Worker]) -> dict[str, float]:
+    """The most megabytes that each has had; not every system tells it."""
+    told: dict[str, float] = {}
+    for name, worker in workers.items():
+        with suppress(BenchmarkError):
+            told[name] = worker.ask("memory")["megabytes"]
+    return told
 
 
 def _decided(results: Ranking, fitted: Threshold | None, query: Vectors, vectors: Vectors) -> Ranking:
@@ -134,7 +143,8 @@ def storing(application: Application, inventory: Inventory, folder: Path, python
         ingest.upsert([ImportedItem(reference=f"B-{n}", description=texts[n]) for n in numbers])
     imported = time.perf_counter() - start
     start = time.perf_counter()
-    reindex(office.database, application.encoder)
+    if refused := reindex(office.database, application.encoder).indexed.refused:
+        raise BenchmarkError(f"the index of {len(texts):,} items was refused: {refused}")
     indexed = time.perf_counter() - start
     section = f"storing {len(texts):,} items"
     rate = len(texts) / (imported + indexed)
@@ -195,7 +205,9 @@ def _cold(office: Application, query: str, size: int, rounds: int = 3) -> Row:
         seconds.append(time.perf_counter() - start)
         if process.returncode:
             raise BenchmarkError(f"`lostfound search` has ended with {process.returncode}")
-    figures = _quantiles(seconds) | {"peak MB": max(peaks, default=0.0)}
+    figures = _quantiles(seconds)
+    if peaks:
+        figures["peak MB"] = max(peaks)
     return Row(f"search among {size:,} items", f"{OURS}, cold start", figures)
 
 

@@ -60,7 +60,7 @@ class Worker:
             line = stdout.readline()
         except (BrokenPipeError, ValueError):  # closed
             line = ""
-        if not line:
+        if not line.endswith("\n"):  # it may have been killed while it answered
             raise BenchmarkError(f"the peer has ended with {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

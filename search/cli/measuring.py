@@ -36,6 +36,6 @@ def benchmark(
         sizes=items or SIZES, rounds=rounds, queries=queries, show=progress,
     ):  # fmt: skip
         rows.append(row)
-    write_report(rows, output)
+    write_report(rows, output, peers)
     print_rows(rows)
     out.print(f"{output / 'benchmark.json'} and benchmark.png hold this.", soft_wrap=True, markup=False)

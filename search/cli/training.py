@@ -47,7 +47,7 @@ def train(
     require_extra("train")
     from search.console import out, progress
     from search.encoder import BiEncoder
-    from search.model_folder import find_model
+    from search.model_folder import find_model, require_kind
     from search.settings import load_settings
     from search.training.build import (
         corpus_data,
@@ -74,7 +74,8 @@ def train(
     find_model(recipe.base)  # before the corpus is encoded
     settings = load_settings()
     device = settings.device
-    encoder = BiEncoder(settings.encoder, device, settings.batch_tokens)  # before hours of training
+    encoder = BiEncoder(settings.encoder, device, settings.batch_tokens)
+    require_kind(encoder.folder, "bi-encoder")  # before hours of training
     if pairs is None:
         data = corpus_data(recipe, device)
     else:
@@ -95,7 +96,7 @@ def train_encoder(
     base: BaseName = "all-MiniLM-L6-v2",
     learning_rate: Annotated[float, typer.Option(help="After a tenth of the steps; falls linearly.")] = 6e-5,
     batch_size: Annotated[int, typer.Option(help="Objects per step: all others are negatives of each.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Times that every object is seen, in other words each time.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Times that every object is seen, in other words if there are any.")] = 5,
     groups: Annotated[str, typer.Option(help="First characters of the groups to learn from; default: all.")] = "",
     contradictions: Annotated[
         bool, typer.Option("--contradictions", help="From objects that have them, as negatives; a second pass.")

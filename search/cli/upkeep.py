@@ -74,7 +74,7 @@ def optimise(json: Json = False) -> None:
             told |= {name: f"{figure:.4g}" for name, figure in made.notes.figures.items()}
             if early := made.notes.early_exit:
                 kept = f"{early.kept:.1%} of searches lose nothing"
-                told["leave early"] = f"{1 - early.going_on:.0%} of the pairs, {kept}"
+                told["leave early"] = f"{1 - early.going_on:.0%} of the reranked pairs, {kept}"
         told |= {f"{variant} does not serve": why for variant, why in made.refused.items()}
         print_fields(made.model, told)
 

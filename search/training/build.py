@@ -68,7 +68,7 @@ def corpus_data(recipe: Recipe, device: str = "auto") -> TrainingData:
         mix = replace(mix, hard_below=HARD_BELOW)
         learnt = {entry.object for entry in objects}
         others = [entry for entry in everything.objects[Split.TRAIN] if entry.object not in learnt]
-    encoder = BiEncoder(recipe.mined_by, device)
+    encoder = BiEncoder(recipe.mined_by, device, precision="float32")  # so that a GPU mines the same
     train = build_pairs(objects, strays, encoder, mix, seed=recipe.seed, draws=recipe.draws, vague=vague, others=others)
     return TrainingData(CORPUS_NAME, train, validation_pairs(device), validation_contradictions())
 

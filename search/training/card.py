@@ -114,7 +114,7 @@ def _evaluations(log: Path) -> list[tuple[str, ...]]:
 
 def _size(name: str, pairs: Sequence[Pair]) -> tuple[str, str, str, str]:
     lost, found = (fmean(map(len, texts)) for texts in ([p.lost for p in pairs], [p.found for p in pairs]))
-    return name, f"{len(pairs):,}", f"{fmean(pair.label for pair in pairs):.1%}", f"{lost:.0f} / {found:.0f}"
+    return name, f"{len(pairs):,}", f"{fmean(pair.is_match for pair in pairs):.1%}", f"{lost:.0f} / {found:.0f}"
 
 
 def _origins(pairs: Sequence[Pair]) -> list[tuple[str, int]]:

@@ -42,9 +42,9 @@ COLUMNS = ("lost", "found", "unlike")
 def batches_of(objects: Sequence[LostObject], recipe: EncoderRecipe) -> list[list[Row]]:
     """What is learnt from, in the order in which it is learnt.
 
-    A round has every object once, with another report and description each time; what does not fill a batch is left
-    out of it. The objects of a group stand together: twins are the negatives that teach most. In every other round so
-    do the groups of one kind of thing, in the others the groups of a batch are chance.
+    A round has every object once, with another report or description while there are any; what does not fill a batch
+    is left out of it. The objects of a group stand together: twins are the negatives that teach most. In every other
+    round so do the groups of one kind of thing, in the others the groups of a batch are chance.
 
     Args:
         objects: Of the training split.
@@ -106,9 +106,9 @@ def _embed(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
     order = torch.argsort(lengths)
     parts = []
     for part in torch.split(order, TOGETHER):
-        width = int(lengths[part].max())
+        read = features["attention_mask"][part].any(dim=0)  # the rest is padding, on whichever side
         cut = {
-            name: value[part, :width] if torch.is_tensor(value) and value.dim() > 1 else value
+            name: value[part][:, read] if torch.is_tensor(value) and value.dim() > 1 else value
             for name, value in features.items()
         }
         parts.append(model(cut)["sentence_embedding"])

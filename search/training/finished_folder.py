@@ -17,9 +17,9 @@ def require_new(output: Path) -> None:
     Raises:
         TrainingError: It is there and no empty folder, or the folder that is to hold it cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise TrainingError(f"{output} is there already; name a new folder for the finished model")
     try:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise TrainingError(f"{output} is there already; name a new folder for the finished model")
         parent = output.resolve().parent
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent):

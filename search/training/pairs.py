@@ -223,10 +223,10 @@ def _lot(things: Sequence[Sequence[str]], rng: random.Random) -> str:
 def mixed_pairs(corpus: Corpus, split: Split, device: str = "auto") -> list[Pair]:
     """The mixed pairs of a split, which thresholds are fitted on and rerankers judged by.
 
-    Their hard negatives are always found by the same bi-encoder, so that figures stay comparable.
+    Their hard negatives are always found by the same bi-encoder in float32, so that figures stay comparable.
     """
     objects, strays = corpus.of(split)
-    return build_pairs(objects, strays, BiEncoder(BASE, device), MIXED, seed=MIXED_SEED)
+    return build_pairs(objects, strays, BiEncoder(BASE, device, precision="float32"), MIXED, seed=MIXED_SEED)
 
 
 def validation_pairs(device: str = "auto") -> list[Pair]:

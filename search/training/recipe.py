@@ -78,7 +78,7 @@ class EncoderRecipe(BaseModel):
     batch_size: int = Field(default=64, ge=2, le=4096)
     """Objects per step: the others are the negatives of each."""
     rounds: int = Field(default=5, ge=1, le=1000)
-    """Times that every object is seen, with another report and description each time."""
+    """Times that every object is seen, with another report or description while there are any."""
     groups: str = Field(default="", pattern="^[a-z0-9]*$")
     """First characters of the corpus' groups to learn from; empty: all."""
     contradictions: bool = False

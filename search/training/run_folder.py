@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,28 +53,33 @@ def bind(run: Path, made_from: dict[str, Any]) -> None:
         return
     path = run / "run.json"
     try:
-        # Where nothing was saved yet there is nothing to go on with.
-        begun = json.loads(path.read_bytes()) if path.exists() and last_whole_checkpoint(run) else None
-        if begun is None:
+        is_begun = last_whole_checkpoint(run) is not None  # where nothing was saved there is nothing to go on with
+        begun = json.loads(path.read_bytes()) if is_begun and path.exists() else None
+        if not is_begun:
             run.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(made_from, indent=2) + "\n")
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be used: {error}; name another folder with --checkpoints") from error
-    if begun not in (None, made_from):
+    if is_begun and begun != made_from:
+        see = f", see {path}" if begun else ""
         raise TrainingError(
-            f"{run} holds a run of another recipe, base or data, see {path}; name another folder with --checkpoints"
+            f"{run} holds a run of another recipe, base or data{see}; name another folder with --checkpoints"
         )
 
 
 def last_whole_checkpoint(run: Path) -> str | None:
     """The newest checkpoint that was written to its end; the trainer writes `trainer_state.json` last."""
-    for folder in sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
+    steps = [(int(match[1]), folder) for folder in run.glob("*") if (match := _CHECKPOINT.fullmatch(folder.name))]
+    for _, folder in sorted(steps, reverse=True):
         try:
             json.loads((folder / "trainer_state.json").read_bytes())
         except (OSError, ValueError):
             continue
         return str(folder)
     return None
+
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def digest(content: object) -> str:
