@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(Path.expanduser)] = Path("~/.lostfound")
-    """The database and the log live here."""
+    """Database, indexes, graphs, log and the office's own threshold live here."""
     database_url: str = ""
     """An SQLite URL; empty: `lostfound.db` in the data folder."""
     encoder: str = Field(default="lostfound-encoder", min_length=1)

@@ -121,7 +121,7 @@ def import_items(
     rejects: Annotated[Path | None, typer.Option(help="Where bad rows go; default FILE.rejects.jsonl.")] = None,
     json: Json = False,
 ) -> None:
-    """Store the items of a file; a known reference is an update, so a repeated import changes nothing."""
+    """Store the items of a file; a known reference is an update, its status too; repeating an import is harmless."""
     from search.application import Application
     from search.console import print_fields, print_json, progress, warn
     from search.item_input import ImportedItem

@@ -77,8 +77,8 @@ Brand = Annotated[str | None, typer.Option(help="Brand, if it can be seen.")]
 Office = Annotated[str | None, typer.Option(help="Office that holds the item.")]
 Place = Annotated[str | None, typer.Option(help="Where it was found.")]
 FoundOn = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="When it was found.")]
-OnlyOffice = Annotated[str | None, typer.Option("--office", callback=_checked, help="Only items of this office.")]
-OnlyCategory = Annotated[str | None, typer.Option("--category", callback=_checked, help="Only items of this category.")]
+OnlyOffice = Annotated[str | None, typer.Option("--office", callback=_checked, help="Only exactly this office.")]
+OnlyCategory = Annotated[str | None, typer.Option("--category", callback=_checked, help="Only exactly this category.")]
 FoundFrom = Annotated[
     str | None,
     typer.Option(

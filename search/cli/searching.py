@@ -22,7 +22,7 @@ def search(
     queries: Annotated[Path | None, typer.Option(help='JSON Lines of {"query_id", "text"}; - is stdin.')] = None,
     top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Matches shown; default LOSTFOUND_TOP.")] = None,
     depth: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Candidates reranked; default LOSTFOUND_DEPTH.")
+        int | None, typer.Option(min=1, max=10_000, help="Candidates compared; default LOSTFOUND_DEPTH.")
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Also what is below the threshold.")] = False,
     min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Threshold in place of the fitted one.")] = None,

@@ -187,7 +187,7 @@ def calibrate(
 @app.command()
 def evaluate(
     split: Annotated[SplitChoice, typer.Option(help="Never choose anything by the test split.")] = SplitChoice.TEST,
-    depth: Annotated[int, typer.Option(min=1, help="Candidates reranked in whole searches.")] = 100,
+    depth: Annotated[int, typer.Option(min=1, help="Candidates compared in whole searches.")] = 100,
     plots: Annotated[
         Path | None, typer.Option(help="Folder for precision-recall, score and reliability plots.")
     ] = None,
