@@ -125,8 +125,8 @@ _ADVICE = {
     "that nobody writes, set LOSTFOUND_DATABASE_URL=sqlite:///file:PATH?immutable=1&uri=true",
     "SQLITE_BUSY": f"has been held by another process for {BUSY_TIMEOUT_MS // 1000} s; try again",
     "SQLITE_CANTOPEN": "cannot be opened; check that its folder exists and the permissions",
-    "SQLITE_NOTADB": "is not an SQLite database; name another file with LOSTFOUND_DATABASE_URL, or, if it was one, move "
-    "it aside, with its -wal and -shm, and run `lostfound restore BACKUP`",
+    "SQLITE_NOTADB": "is not an SQLite database; name another file with LOSTFOUND_DATABASE_URL, or, if it was one, "
+    "move it aside, with its -wal and -shm, and run `lostfound restore BACKUP`",
     "SQLITE_CORRUPT": "is damaged; move it aside, with its -wal and -shm, and run `lostfound restore BACKUP`",
 }
 
