@@ -18,14 +18,20 @@ DIRECTION_OVERRIDES = "\u202d\u202e"
 """They would show a text in another order than it is stored."""
 
 
+LONGEST = 16_384
+"""Characters of a field as it is given. The time of normalisation grows with the square of what can be combined."""
+
+
 def clean(value: Any) -> Any:
     """Text in one Unicode form, without white space at the ends; "" where nothing can be seen.
 
     Raises:
-        ValueError: It is not UTF-8, or has characters that would garble a terminal or a file.
+        ValueError: It is too long, not UTF-8, or has characters that would garble a terminal or a file.
     """
     if not isinstance(value, str):
         return value
+    if len(value) > LONGEST:
+        raise ValueError(f"is longer than {LONGEST:,} characters")
     if not is_utf8(value):
         raise ValueError("is not UTF-8")
     value = unicodedata.normalize("NFC", value).strip()

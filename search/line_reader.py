@@ -75,7 +75,7 @@ class LineReader:
         self._next_line += 1
         self._record.append(line)
         self._record_length += len(line)
-        if len(line) > LINE_LIMIT - 4:
+        if len(line) >= LINE_LIMIT // 4 and len(line.encode("utf-8", "surrogateescape")) > LINE_LIMIT - 4:
             raise LineTooLongError(f"a line is longer than {LINE_LIMIT:,} bytes")
         if self._limit and len(self._record) > 1 and self._record_length > self._limit:
             raise LineTooLongError("a quotation mark is not closed")

@@ -2,11 +2,13 @@
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from search.errors import InputFileError
 from search.row_file import Reject
+from search.whole_file import sync
 
 KEYS = {"file", "line", "reason", "row"}
 
@@ -33,6 +35,7 @@ class RejectsFile:
         self.path = path
         self.count = 0
         self._source = source
+        self._mode = source.stat().st_mode & 0o666 | 0o600  # as private as what it quotes
         self._remedy = remedy
         self._file: TextIO | None = None
         self._write_error: OSError | None = None
@@ -56,7 +59,7 @@ class RejectsFile:
                 self._file = open(handle, "w", encoding="utf-8")  # noqa: PTH123, SIM115  closed by __exit__
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
-            self._write_error = error
+            self._fail(error)
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         """Publish.
@@ -67,14 +70,27 @@ class RejectsFile:
         try:
             if self._file is not None:
                 self._file.close()
-                self._partial.chmod(self._source.stat().st_mode & 0o666 | 0o600)  # as private as what it quotes
+                self._partial.chmod(self._mode)
+                sync(self._partial)
                 self._partial.replace(self.path)
             elif not self.count and self._earlier == self._source.name and failed is None:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
-            raise self._unwritable(error) from error
-        if self._write_error and failed is None:
-            raise self._unwritable(self._write_error) from self._write_error
+            self._fail(error)
+        if self._write_error and failed is None:  # what ended the import is the greater trouble
+            raise InputFileError(
+                f"{self.path} cannot be written: {self._write_error.strerror}; {self._remedy}"
+            ) from self._write_error
+
+    def _fail(self, error: OSError) -> None:
+        """Keep no half of a file."""
+        self._write_error = self._write_error or error
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            with suppress(OSError):
+                self._partial.unlink(missing_ok=True)
+            self._file = None
 
     def _read_earlier(self) -> str | None:
         """The name of the source of the rejects that are there, None where there are none."""
@@ -87,9 +103,6 @@ class RejectsFile:
         if not isinstance(first, dict) or set(first) != KEYS:
             raise InputFileError(f"{self.path} is there and no file of rejects; {self._remedy}")
         return str(first["file"])
-
-    def _unwritable(self, error: OSError) -> InputFileError:
-        return InputFileError(f"{self.path} cannot be written: {error.strerror}; {self._remedy}")
 
 
 def _first_line(path: Path) -> str:

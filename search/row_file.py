@@ -16,6 +16,12 @@ from search.validation import reasons
 RECORD_LIMIT = 32_768
 """Characters of one CSV row. A longer one is taken for a quotation mark that is not closed."""
 
+LEAST_LIMIT = 512
+"""Of a row after many such; with every good row it rises by as much."""
+
+IGNORED_LIMIT = 100
+"""Columns that are named as no field."""
+
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 DELIMITERS = (",", ";", "\t")
 
@@ -85,7 +91,8 @@ class RowFile(Generic[Row]):
 
     def _row(self, row: dict[str, Any], lines: LineReader) -> Row | Reject:
         columns = self.model.model_fields
-        self.ignored.update(ascii(name)[1:-1] for name in row if name not in columns)
+        if len(self.ignored) < IGNORED_LIMIT:
+            self.ignored.update(ascii(name)[1:-1] for name in row if name not in columns)
         try:
             return self.model.model_validate({name: value for name, value in row.items() if name in columns})
         except ValidationError as error:
@@ -112,8 +119,9 @@ class RowFile(Generic[Row]):
         """The fields of each row, or why it has none."""
         header, delimiter = self._header(lines)
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        limit = RECORD_LIMIT
         while True:
-            lines.begin_record(limit=RECORD_LIMIT)
+            lines.begin_record(limit)
             try:
                 values = next(reader)
             except StopIteration:
@@ -121,9 +129,11 @@ class RowFile(Generic[Row]):
             except (csv.Error, LineTooLongError) as error:
                 # What follows the first line may be good rows that an open quotation mark has swallowed.
                 lines.resume_after_first_line()
+                limit = max(LEAST_LIMIT, limit // 2)  # or a file full of them would be read thousands of times
                 reader = csv.reader(lines, delimiter=delimiter, strict=True)
                 yield f"is not CSV: {error}"
                 continue
+            limit = min(RECORD_LIMIT, limit + LEAST_LIMIT)
             if not values:
                 continue
             if len(values) == len(header):

@@ -11,6 +11,10 @@ TEXT_FORM = "description, then category, colour and brand where it lacks them / 
 """Part of every model fingerprint: vectors and thresholds of another form are not compared."""
 
 
+LONGEST_QUERY = 65_536
+"""Characters. The time of normalisation grows with the square of what can be combined."""
+
+
 class Described(Protocol):
     """What the models read of an item."""
 
@@ -72,12 +76,15 @@ def is_utf8(text: str) -> bool:
 def clean_query(query: str) -> str:
     """A query in one Unicode form, control characters as spaces, without white space at its ends.
 
+    It is cut where it is far longer than any model reads.
+
     Raises:
         QueryError: Nothing to be seen is left, or it is not UTF-8.
     """
     if not is_utf8(query):
         raise QueryError(f"the query is not UTF-8 text: {query[:40]!a}; type it again")
-    spaced = "".join(" " if unicodedata.category(character) == "Cc" else character for character in query)
+    read = query[:LONGEST_QUERY]
+    spaced = "".join(" " if unicodedata.category(character) == "Cc" else character for character in read)
     cleaned = unicodedata.normalize("NFC", spaced).strip()
     if not has_content(cleaned):
         raise QueryError('the query is empty; describe what was lost, e.g. `lostfound search "black umbrella"`')

@@ -17,15 +17,12 @@ from sqlalchemy.orm import Session
 
 from search.errors import DatabaseError, SchemaError
 from search.whole_file import sync
-from storage.database import BUSY_TIMEOUT_MS, Database, revision_of, translated_errors
+from storage.database import BUSY_TIMEOUT_MS, COMPANIONS, Database, refuse_leftovers, revision_of, translated_errors
 from storage.models import Base
 from storage.schema import upgrade
 
 BACKUP_MARK = 0x4C464201
 """SQLite's application_id of a backup: only a file that bears it is replaced by a newer one."""
-
-COMPANIONS = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database. Left from an earlier one, it would be played into whatever takes its place."""
 
 WRITING_FAILED = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")
 
@@ -48,6 +45,8 @@ def back_up(database: Database, target: Path) -> None:
             with closing(sqlite3.connect(partial)) as copy:
                 copy.execute(f"PRAGMA application_id = {BACKUP_MARK}")
             _require_whole(partial, database.file)
+            if target.exists():  # as private as it was made
+                partial.chmod(stat.S_IMODE(partial.stat().st_mode & target.stat().st_mode) | 0o600)
             partial.replace(target)
 
 
@@ -172,8 +171,7 @@ def _replace(database: Database, file: Path, backup: Database) -> Path:
 
 def _create(file: Path, backup: Database) -> None:
     """The database where there is none."""
-    if left := [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]:
-        raise DatabaseError(f"{left[0]} is left from a database that is gone; move it aside and run this again")
+    refuse_leftovers(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with _copied(backup, file) as partial:
         with closing(sqlite3.connect(partial)) as copy:
@@ -225,6 +223,7 @@ def _require_replaceable(target: Path) -> None:
     if target.is_dir():
         raise DatabaseError(f"{target} is a folder; name a file in it")
     if not target.exists():
+        refuse_leftovers(target)
         return
     if not target.is_file():  # SQLite would wait at a pipe for ever
         raise DatabaseError(f"{target} is there and no backup of ours; name another file")

@@ -20,6 +20,10 @@ REVISION = "0002"
 BUSY_TIMEOUT_MS = 30_000
 """How long a writer waits for another one. An import holds the lock for one batch, well under a second."""
 
+COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database. Left from an earlier one, it would be played into whatever takes its place, or
+be deleted though it may hold the newest items."""
+
 URL_OPTIONS = {"mode", "uri", "immutable"}
 """What may follow the `?` of a database URL."""
 
@@ -102,6 +106,19 @@ def database_file(url: URL) -> Path:
     """The file behind an SQLite URL, `sqlite:///file:...?mode=ro&uri=true` included."""
     name = str(url.database)
     return Path(name.removeprefix("file:").partition("?")[0]) if name.startswith("file:") else Path(name)
+
+
+def refuse_leftovers(file: Path) -> None:
+    """Of a database that is gone, where another is to be made.
+
+    Raises:
+        DatabaseError: There are some.
+    """
+    if left := [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]:
+        raise DatabaseError(
+            f"{left[0]} is left from a database that is gone, whose newest items it may hold; put that back, or move "
+            "this aside, and run this again"
+        )
 
 
 @contextmanager

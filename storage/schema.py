@@ -9,7 +9,7 @@ from sqlalchemy import inspect
 
 import migrations
 from search.errors import DatabaseError, SchemaError
-from storage.database import Database, revision_of, translated_errors
+from storage.database import Database, refuse_leftovers, revision_of, translated_errors
 
 
 def alembic_config(database: Database) -> Config:
@@ -25,8 +25,10 @@ def upgrade(database: Database) -> None:
 
     Raises:
         SchemaError: The database is at a revision that this version does not know, or is another application's.
-        DatabaseError: The file cannot be written.
+        DatabaseError: The file cannot be written, or is gone and has left a log behind.
     """
+    if not database.file.exists():
+        refuse_leftovers(database.file)
     try:
         database.file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -114,6 +114,9 @@ def test_a_ruined_database_is_moved_aside_by_hand_alone(
     (tmp_path / "lostfound.db-wal").write_bytes(b"what a killed process left")
     with pytest.raises(DatabaseError, match=r"lostfound\.db-wal is left from a database that is gone"):
         restore(database, tmp_path / "backup.db")
+    with pytest.raises(DatabaseError, match="is left from a database that is gone"):
+        upgrade(database)
+    assert (tmp_path / "lostfound.db-wal").exists()
     for left in tmp_path.glob("lostfound.db-*"):
         left.unlink()
     assert restore(database, tmp_path / "backup.db") is None
@@ -158,6 +161,7 @@ def test_nothing_but_a_backup_is_replaced_by_a_backup(database: Database, umbrel
     upgrade(other)
     (tmp_path / "link.db").symlink_to(database.file)
     os.mkfifo(tmp_path / "pipe.db")
+    (tmp_path / "gone.db-wal").touch()
     for name, message in (
         ("thesis.txt", "no backup of ours"),
         ("other.db", "no backup of ours"),
@@ -165,6 +169,7 @@ def test_nothing_but_a_backup_is_replaced_by_a_backup(database: Database, umbrel
         ("link.db", "no backup of ours|in use"),
         ("pipe.db", "no backup of ours"),
         (".", "is a folder"),
+        ("gone.db", "gone.db-wal is left from a database that is gone"),
         ("missing/backup.db", "cannot be written: No such file"),
         ("x" * 300, "cannot be written: File name too long"),
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from brute_force import generations_of, search
+from sqlalchemy import make_url
 
 from search.encoder import BiEncoder
 from search.errors import DatabaseError, FingerprintError, ReindexRunningError
@@ -19,7 +20,7 @@ from search.gate import objection
 from search.index.build import Measured
 from search.index.generations import Generations
 from search.ingest import Ingest
-from search.item_input import ImportedItem, ItemUpdate
+from search.item_input import ImportedItem, ItemUpdate, NewItem
 from search.reindex import reindex
 from search.retriever import Retriever
 from search.types import START, Advance
@@ -230,6 +231,21 @@ def test_an_index_of_nothing_does_not_serve_a_database_whose_log_is_gone(
         session.connection().exec_driver_sql("DELETE FROM changes")
     with database.read() as session:
         assert not changes.reaches(session, START)
+
+
+def test_a_read_only_database_is_not_indexed(two_generations: Database, encoder: BiEncoder) -> None:
+    names = Generations(two_generations.index_folder).names()
+    immutable = Database(make_url(f"sqlite:///file:{two_generations.file}?immutable=1&uri=true"))
+    with pytest.raises(DatabaseError, match="opened to read only"):
+        reindex(immutable, encoder)
+    assert Generations(two_generations.index_folder).names() == names
+
+
+def test_an_index_belongs_to_the_group_of_its_folder(two_generations: Database, encoder: BiEncoder) -> None:
+    two_generations.index_folder.chmod(0o2775)
+    Ingest(two_generations, encoder).add(NewItem(description="a hat"))
+    name = reindex(two_generations, encoder).indexed.generation
+    assert (two_generations.index_folder / str(name)).stat().st_mode & 0o7777 == 0o2775
 
 
 def test_without_a_database_no_index_is_made(tmp_path: Path, encoder: BiEncoder) -> None:

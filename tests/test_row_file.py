@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.errors import InputFileError
+from search.errors import DatabaseError, InputFileError
 from search.item_input import ImportedItem
-from search.line_reader import LINE_LIMIT
+from search.line_reader import LINE_LIMIT, LineReader
+from search.rejects import RejectsFile
 from search.row_file import Reject, RowFile
 
 HEADER = b"reference,description,found_on,status\n"
@@ -33,6 +34,8 @@ BAD_ROWS = {
     b"A-1,an umbrella": "has 2 values for 4 columns",
     b"A-1,an umbrella,2026-01-02,held,more": "has 5 values for 4 columns",
     b"A-1," + b"x" * (LINE_LIMIT + 10) + b",,": "is not CSV: a line is longer than 1,048,576 bytes",
+    b"A-1," + "é".encode() * (LINE_LIMIT // 2) + b",2026-01-02,": "is not CSV: a line is longer than 1,048,576 bytes",
+    b"A-1," + "\u0301\u0316".encode() * 9000 + b",,": "description: is longer than 16,384 characters",
     b'A-1,"an umbrella,2026-01-02,': "is not CSV",
     b'"A-1,an umbrella,2026-01-02,': "is not CSV",
     b'A-1,"an umbrella" with a dot,2026-01-02,': "is not CSV",
@@ -128,6 +131,46 @@ def test_a_bad_json_line_is_rejected_and_its_neighbours_are_read(tmp_path: Path,
     assert isinstance(bad, Reject)
     assert (bad.line, reason in bad.reason) == (2, True), bad.reason
     assert json.loads(json.dumps(bad.row)) == bad.row
+
+
+def test_a_file_of_open_quotation_marks_is_read_a_few_times_not_thousands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    read_line = LineReader.__next__
+
+    def counted(self: LineReader) -> str:
+        nonlocal reads
+        reads += 1
+        return read_line(self)
+
+    monkeypatch.setattr(LineReader, "__next__", counted)
+    long = b'A-1,"' + b"a red umbrella\n" * 100 + b'",,\n'  # one row of a hundred lines
+    bad = b'A-0,"torn,,\n'
+    rows = rows_of(tmp_path / "items.csv", HEADER + bad * 2 + long + b'x","\n' * 8000 + long.replace(b"A-1", b"A-2"))
+    assert [row.reference for row in rows if isinstance(row, ImportedItem)][:1] == ["A-1"]
+    assert sum(isinstance(row, Reject) for row in rows) >= 8000
+    assert reads < 250 * len(rows)
+
+
+def test_rejects_outlive_their_source_and_leave_no_half_of_a_file(tmp_path: Path) -> None:
+    source, path = tmp_path / "items.csv", tmp_path / "items.rejects.jsonl"
+    source.touch()
+    with RejectsFile(path, source) as rejects:
+        rejects.write(Reject(2, "is bad", "x"))
+        source.rename(tmp_path / "archived.csv")
+    assert json.loads(path.read_text())["line"] == 2
+
+    def write_where_a_folder_appears() -> None:
+        with RejectsFile(path, tmp_path / "archived.csv") as rejects:
+            rejects.write(Reject(3, "is bad", "x"))
+            path.unlink()
+            path.mkdir()
+            raise DatabaseError("the disk is full")
+
+    with pytest.raises(DatabaseError, match="the disk is full"):
+        write_where_a_folder_appears()
+    assert not list(tmp_path.glob("*.partial"))
 
 
 @given(

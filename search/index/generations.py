@@ -11,6 +11,7 @@ set-aside/                   damaged and foreign ones, each with a reason.txt
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -164,7 +165,7 @@ class Generations:
             folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self.folder))
         try:
             with _told(self.folder):
-                folder.chmod(self.folder.stat().st_mode & 0o777)  # mkdtemp makes it for this user alone
+                folder.chmod(stat.S_IMODE(self.folder.stat().st_mode))  # mkdtemp makes it for this user alone
                 draft = Draft.write(folder, index)
             yield draft
         finally:
