@@ -35,7 +35,6 @@ class RejectsFile:
         self.path = path
         self.count = 0
         self._source = source
-        self._mode = source.stat().st_mode & 0o666 | 0o600  # as private as what it quotes
         self._remedy = remedy
         self._file: TextIO | None = None
         self._write_error: OSError | None = None
@@ -70,7 +69,8 @@ class RejectsFile:
         try:
             if self._file is not None:
                 self._file.close()
-                self._partial.chmod(self._mode)
+                with suppress(FileNotFoundError):  # of a source that was moved it stays for this user alone
+                    self._partial.chmod(self._source.stat().st_mode & 0o666 | 0o600)  # as private as what it quotes
                 sync(self._partial)
                 self._partial.replace(self.path)
             elif not self.count and self._earlier == self._source.name and failed is None:
