@@ -30,6 +30,9 @@ LEAST_KEPT = 0.99
 MOST_GOING_ON = 1 / 3
 """Of the candidates of all held-out searches; else it does not pay."""
 
+MOST_OF_RERANKED = 2 / 3
+"""Likewise of those that are reranked: it saves a ninth of their layers at least."""
+
 LEAST_SEARCHES = 50
 """That find something, in each half."""
 
@@ -65,7 +68,8 @@ class EarlyExit(BaseModel):
     @property
     def pays(self) -> bool:
         """Whether it keeps enough, and enough leave."""
-        return self.kept >= LEAST_KEPT and self.reranked * self.going_on <= MOST_GOING_ON
+        few_go_on = self.going_on <= MOST_OF_RERANKED and self.reranked * self.going_on <= MOST_GOING_ON
+        return self.kept >= LEAST_KEPT and few_go_on
 
     def estimates(self, known: Features) -> npt.NDArray[np.float32]:
         """Estimated logits; shape (n,)."""
@@ -97,7 +101,7 @@ def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types
 
 
 def fit_early_exit(
-    known: Features, logits: Floats, needed: Floats, search: npt.NDArray[np.int64], candidates: int
+    known: Features, logits: Floats, needed: Floats, search: npt.NDArray[np.int64], searches: int, depth: int
 ) -> EarlyExit | None:
     """Fit on the first half of some searches, look at the other half; None where too few of them find something.
 
@@ -106,14 +110,16 @@ def fit_early_exit(
         logits: Of the whole model; shape (n,).
         needed: The logit with which each pair would be shown; shape (n,).
         search: The number of each pair's search, from 0; shape (n,).
-        candidates: Of all searches, those that are too dissimilar to be reranked included.
+        searches: So many there were.
+        depth: Candidates of each, those that are too dissimilar to be reranked included.
 
     Returns:
         The estimate by ridge regression; the margin is the lowest of a pair of the first half that would be shown, and
         some slack below, or whether the other half holds a lower one would be chance.
     """
-    searches = int(search.max(initial=0)) + 1
     first = search < searches // 2
+    if first.all() or not first.any():
+        return None
     mean, deviation = known[first].mean(axis=0), known[first].std(axis=0) + 1e-6
     scaled, centre = (known[first] - mean) / deviation, float(logits[first].mean())
     gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
@@ -134,7 +140,7 @@ def fit_early_exit(
         margin=margin,
         kept=float((of_others >= margin).mean()),
         searches=len(of_others),
-        reranked=len(search) / candidates,
+        reranked=len(search) / (searches * depth),
         going_on=float((margins[~first] >= margin).mean()),
     )
 

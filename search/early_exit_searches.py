@@ -56,7 +56,7 @@ def _fitted(graph: Graph, encoder: BiEncoder, threshold: Threshold, show: ShowPr
         known, logits = graph.halfway(pairs, advance)
         advance(similarities.size - len(pairs))
     needed = threshold.needed(similarities[search, column])
-    fitted = fit_early_exit(known, logits[:, 0], needed, search, similarities.size)
+    fitted = fit_early_exit(known, logits[:, 0], needed, search, *similarities.shape)
     return fitted if fitted and fitted.pays else None
 
 

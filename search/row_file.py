@@ -17,7 +17,7 @@ RECORD_LIMIT = 32_768
 """Characters of one CSV row. A longer one is taken for a quotation mark that is not closed."""
 
 LEAST_LIMIT = 512
-"""Of a row after many such; with every good row it rises by as much."""
+"""Of a row after many that went on for longer and were none; with every good row it rises by as much."""
 
 IGNORED_LIMIT = 100
 """Columns that are named as no field."""
@@ -128,8 +128,9 @@ class RowFile(Generic[Row]):
                 return
             except (csv.Error, LineTooLongError) as error:
                 # What follows the first line may be good rows that an open quotation mark has swallowed.
-                lines.resume_after_first_line()
-                limit = max(LEAST_LIMIT, limit // 2)  # or a file full of them would be read thousands of times
+                # A file full of such would be read thousands of times.
+                if lines.resume_after_first_line() > LEAST_LIMIT:
+                    limit = max(LEAST_LIMIT, limit // 2)
                 reader = csv.reader(lines, delimiter=delimiter, strict=True)
                 yield f"is not CSV: {error}"
                 continue

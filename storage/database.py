@@ -114,7 +114,8 @@ def refuse_leftovers(file: Path) -> None:
     Raises:
         DatabaseError: There are some.
     """
-    if left := [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]:
+    left = [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]
+    if left and not file.exists():  # asked last: SQLite makes the database before what lies beside it
         raise DatabaseError(
             f"{left[0]} is left from a database that is gone, whose newest items it may hold; put that back, or move "
             "this aside, and run this again"

@@ -27,10 +27,9 @@ def upgrade(database: Database) -> None:
         SchemaError: The database is at a revision that this version does not know, or is another application's.
         DatabaseError: The file cannot be written, or is gone and has left a log behind.
     """
-    if not database.file.exists():
-        refuse_leftovers(database.file)
     try:
         database.file.parent.mkdir(parents=True, exist_ok=True)
+        refuse_leftovers(database.file)
     except OSError as error:
         raise DatabaseError(
             f"{database.file.parent} cannot be made: {error.strerror}; set LOSTFOUND_DATA_DIR"

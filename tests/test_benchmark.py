@@ -63,6 +63,12 @@ def test_a_peer_that_is_not_installed_or_ends_is_told(tmp_path: Path, reranker_f
         assert len(answer["scores"]) == 2
     with pytest.raises(BenchmarkError, match="has ended"):
         worker.ask("memory")
+    with Worker(Path(sys.executable), tmp_path / "log") as worker:
+        worker._process.kill()
+        worker._process.wait()
+        for _ in range(2):
+            with pytest.raises(BenchmarkError, match="has ended"):
+                worker.ask("memory")
     with pytest.raises(BenchmarkError, match="cannot be run"):
         Worker(tmp_path / "python", tmp_path / "log")
 

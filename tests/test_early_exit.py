@@ -220,7 +220,7 @@ def synthetic(passing: float) -> tuple[Features, Features]:
 def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave() -> None:
     known, logits = synthetic(passing=0.03)
     offsets = np.random.default_rng(4).normal(size=len(known))  # a similarity that counts too
-    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, len(SEARCH))
+    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, 200, 100)
     assert fitted is not None
     assert fitted.pays
     assert 0.03 < fitted.going_on < 0.3
@@ -231,23 +231,24 @@ def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave(
 
 def test_an_exit_that_knows_nothing_does_not_pay() -> None:
     known, logits = synthetic(passing=0.03)
-    fitted = fit_early_exit(known[::-1], logits, np.zeros(len(known)), SEARCH, len(SEARCH))
+    fitted = fit_early_exit(known[::-1], logits, np.zeros(len(known)), SEARCH, 200, 100)
     assert fitted is not None
     assert not fitted.pays
 
 
 def test_an_exit_pays_by_what_is_reranked_of_the_candidates() -> None:
-    known, logits = synthetic(passing=0.4)
+    known, logits = synthetic(passing=0.3)
     few = np.random.default_rng(5).permutation(len(known)) < len(known) // 4  # others were too dissimilar
     shown = [known[few], logits[few], np.zeros(int(few.sum())), SEARCH[few]]
-    fitted = fit_early_exit(*shown, candidates=len(known))
+    fitted = fit_early_exit(*shown, searches=200, depth=100)
     assert fitted is not None
-    assert (fitted.reranked, fitted.pays, fitted.going_on > 1 / 3) == (0.25, True, True)
-    alone = fit_early_exit(*shown, candidates=int(few.sum()))
+    assert (fitted.reranked, fitted.pays, 1 / 3 < fitted.going_on < 2 / 3) == (0.25, True, True)
+    alone = fit_early_exit(*shown, searches=200, depth=25)
     assert alone is not None
     assert (alone.reranked, alone.going_on, alone.pays) == (1, fitted.going_on, False)
+    assert not fitted.model_copy(update={"going_on": 0.7}).pays
 
 
 def test_where_searches_find_nothing_no_exit_is_fitted() -> None:
     known, logits = synthetic(passing=0.03)
-    assert fit_early_exit(known, logits - 100, np.zeros(len(known)), SEARCH, len(SEARCH)) is None
+    assert fit_early_exit(known, logits - 100, np.zeros(len(known)), SEARCH, 200, 100) is None

@@ -146,8 +146,8 @@ def test_a_file_of_open_quotation_marks_is_read_a_few_times_not_thousands(
 
     monkeypatch.setattr(LineReader, "__next__", counted)
     long = b'A-1,"' + b"a red umbrella\n" * 100 + b'",,\n'  # one row of a hundred lines
-    bad = b'A-0,"torn,,\n'
-    rows = rows_of(tmp_path / "items.csv", HEADER + bad * 2 + long + b'x","\n' * 8000 + long.replace(b"A-1", b"A-2"))
+    bad = b'A-0,"17" screen",,\n'
+    rows = rows_of(tmp_path / "items.csv", HEADER + bad * 20 + long + b'x","\n' * 8000 + long.replace(b"A-1", b"A-2"))
     assert [row.reference for row in rows if isinstance(row, ImportedItem)][:1] == ["A-1"]
     assert sum(isinstance(row, Reject) for row in rows) >= 8000
     assert reads < 250 * len(rows)

@@ -92,15 +92,21 @@ def write_report(rows: Sequence[Row], folder: Path, peers: Path) -> None:
         rows: What was measured.
         folder: Where they go.
         peers: The Python that has the peers: theirs may be other versions than ours.
-
-    Raises:
-        BenchmarkError: It cannot be run.
     """
-    with Worker(peers, folder / "peers.log") as worker:
-        of_peers = worker.ask("versions", libraries=PEER_LIBRARIES)["versions"]
+    of_peers = _versions(peers, folder / "peers.log")
     report = {"machine": machine(), "peers": of_peers, "rows": [asdict(row) for row in rows]}
     write_whole(folder / "benchmark.json", json.dumps(report, indent=1) + "\n")
     _plot(rows, folder / "benchmark.png")
+
+
+def _versions(python: Path, log: Path) -> dict[str, str | None] | str:
+    """Of the libraries that a Python has, or why they are not known: not worth the loss of a report."""
+    try:
+        with Worker(python, log) as worker:
+            told: dict[str, str | None] = worker.ask("versions", libraries=PEER_LIBRARIES)["versions"]
+    except BenchmarkError as error:
+        return str(error)
+    return told
 
 
 def _plot(rows: Sequence[Row], path: Path) -> None:

@@ -96,7 +96,7 @@ def searching(
                 seconds[name].append(told["seconds"])
                 decided = _decided(told["results"], fitted, vector, inventory.vectors)
                 answers[name].append([(place, score) for place, score in decided[:TOP] if score >= cut])
-        memory = _memory(workers)
+        memory = _memory({name: worker for name, worker in workers.items() if name not in failed})
     rows = []
     for name, taken in seconds.items():
         if name in failed:
