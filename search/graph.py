@@ -116,8 +116,8 @@ class Graph:
             raise ModelError(f"{folder} does not fit its early exit; {_MENDED_BY}")
         # One more than streams, whose batch is made ready while the others compute.
         self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
-        self._workers = streams + 1
-        for _ in range(self._workers):
+        self._streams = streams
+        for _ in range(streams + 1):
             self._idle.put([part.create_infer_request() for part in parts])
 
     def run(self, texts: Texts, advance: Advance | None = None, needed: Floats | None = None) -> Outputs:
@@ -188,12 +188,12 @@ class Graph:
                 self._idle.put(parts)
             return len(rows)
 
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self._streams + 1) as pool:
             for start in range(0, len(texts), TEXTS_PER_STEP):
                 part = texts[start : start + TEXTS_PER_STEP]
                 encodings = self.tokenizer.encode_batch([self._bounded(text) for text in part])
                 lengths = [len(encoding) for encoding in encodings]
-                batches = token_batches(lengths, even_budget(lengths, BATCH_TOKENS, self._workers - 1))
+                batches = token_batches(lengths, even_budget(lengths, BATCH_TOKENS, self._streams))
                 try:
                     for done in as_completed([pool.submit(one, encodings, rows, start) for rows in batches]):
                         count = self._result_of(done)

@@ -48,13 +48,12 @@ class LineReader:
 
     def resume_after_first_line(self) -> int:
         """Give out the lines after the first of the present row once more; how many characters those are."""
-        self._ahead.extendleft(reversed(self._record[1:]))
-        self._next_line -= len(self._record[1:])
-        first = len(self._record[0]) if self._record else 0
-        given_back = self._record_length - first
+        given_back = self._record[1:]
+        self._ahead.extendleft(reversed(given_back))
+        self._next_line -= len(given_back)
         self._record = self._record[:1]
-        self._record_length = first
-        return given_back
+        self._record_length = sum(map(len, self._record))
+        return sum(map(len, given_back))
 
     def record_text(self) -> str:
         """The present row as it was read, cut to what is worth keeping."""

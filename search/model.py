@@ -69,13 +69,12 @@ class Model:
     @property
     def graph(self) -> Graph | None:
         """The graph of this model, where there is one and the model runs on the CPU; compiled when first asked for."""
-        if not self._is_graph_known:
-            # `cached_property` of Python 3.11 has one lock for all models, which are to load side by side
-            with self._compiling:
-                if not self._is_graph_known:
-                    self._graph = self._from_graph_folder(Graph)
-                    self._is_graph_known = True
-        return self._graph
+        # `cached_property` of Python 3.11 has one lock for all models, which are to load side by side.
+        with self._compiling:
+            if not self._is_graph_known:
+                self._graph = self._from_graph_folder(Graph)
+                self._is_graph_known = True
+            return self._graph
 
     @property
     def graph_notes(self) -> GraphNotes | None:

@@ -76,16 +76,12 @@ class SearchPipeline:
         cleaned = [clean_query(query) for query in queries]
         if not cleaned:
             return []
-        if not self._is_loaded:
+        if request.deadline is not None or not self._is_loaded:
             self._load(request)
         rule = self._rule(request)
-        cut = [self.read(query) for query in cleaned]
+        cut = [self._cut(query) for query in cleaned]
         texts = [text for text, _ in cut]
-        until = None
-        if request.deadline is not None:
-            self._reranker.load()
-            self._retriever.load(request.filters)
-            until = time.monotonic() + request.deadline / 1000
+        until = None if request.deadline is None else time.monotonic() + request.deadline / 1000
         vectors = self._encoder.encode_queries(texts)
         depth = max(request.depth, request.top)
         with self._retriever.retrieve(vectors, depth, request.filters) as (session, retrieval):
@@ -137,7 +133,10 @@ class SearchPipeline:
         Raises:
             QueryError: It is empty or not UTF-8, or the models read nothing of it.
         """
-        text, was_cut = self._encoder.cut(clean_query(query))
+        return self._cut(clean_query(query))
+
+    def _cut(self, query: str) -> tuple[str, bool]:
+        text, was_cut = self._encoder.cut(query)
         if not text:
             raise QueryError(f"the model reads nothing of the query {query[:40]!a}; describe the lost item in words")
         return text, was_cut
@@ -191,11 +190,16 @@ class SearchPipeline:
         return scores
 
     def _load(self, request: Request) -> None:
-        """Compile the reranker's graph, which keeps one core busy, beside all else that the first search needs."""
+        """Compile the reranker's graph, which keeps one core busy, beside all else that the first search needs.
+
+        What a deadline does not count is loaded before it begins.
+        """
         with ThreadPoolExecutor(1) as beside:
             graph = beside.submit(lambda: self._reranker.graph)
             self._retriever.load(request.filters)
             graph.result()
+        if request.deadline is not None:
+            self._reranker.load()
         self._is_loaded = True
 
     def _needed(self, rule: "_Rule", similarities: Vectors) -> Floats | None:

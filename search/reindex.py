@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from search.current_index import FOREIGN
 from search.encoder import BiEncoder
-from search.errors import DatabaseError
 from search.gate import held_out_queries, objection
 from search.index.build import Measured, build, measure
 from search.index.generation import Draft, Generation, Manifest
@@ -98,10 +97,7 @@ def reindex(
         IndexFileError: The index cannot be written; the earlier one serves on.
         DatabaseError: The database is opened to read only, or does not take a batch; earlier ones are stored.
     """
-    if database.is_read_only:
-        raise DatabaseError(
-            f"{database.url.render_as_string()} is opened to read only; take the options out to reindex"
-        )
+    database.require_writable("reindex")
     with database.read():
         pass  # there is one, before anything is made beside it
     generations = Generations(database.index_folder)
@@ -172,7 +168,7 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
         source = StoredVectors(session, encoder.fingerprint, encoder.dim)
         position = changes.newest(session)
         without = vectors.count_without(session, source.encoder, HELD)
-        if newest is not None and previous == source.encoder and _is_up_to_date(newest, position, generations):
+        if newest is not None and _is_up_to_date(newest, previous, position, generations):
             return Indexed(newest.name, False, None, newest.manifest, without)
         count = items.count_by_status(session)[Status.HELD] - without
         with steps.step("building", count) as advance:
@@ -194,9 +190,11 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
         return Indexed(name, True, None, manifest, without)
 
 
-def _is_up_to_date(newest: Generation, position: Position, generations: Generations) -> bool:
+def _is_up_to_date(newest: Generation, previous: str | None, position: Position, generations: Generations) -> bool:
     """Whether another one would be no better; after a change of encoder the second one says that the change is done."""
     manifest = newest.manifest
+    if previous != manifest.encoder:  # another has published since
+        return False
     return manifest.position == position and manifest.is_settled and generations.lost_newest() is None
 
 

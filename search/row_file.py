@@ -20,7 +20,7 @@ LEAST_LIMIT = 512
 """Of a row after many that went on for longer and were none; with every good row it rises by as much."""
 
 IGNORED_LIMIT = 100
-"""Columns that are named as no field."""
+"""Columns that are named as no field, at most."""
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 DELIMITERS = (",", ";", "\t")
@@ -91,8 +91,8 @@ class RowFile(Generic[Row]):
 
     def _row(self, row: dict[str, Any], lines: LineReader) -> Row | Reject:
         columns = self.model.model_fields
-        if len(self.ignored) < IGNORED_LIMIT:
-            self.ignored.update(ascii(name)[1:-1] for name in row if name not in columns)
+        unknown = {ascii(name)[1:-1] for name in row if name not in columns} - self.ignored
+        self.ignored.update(sorted(unknown)[: IGNORED_LIMIT - len(self.ignored)])
         try:
             return self.model.model_validate({name: value for name, value in row.items() if name in columns})
         except ValidationError as error:

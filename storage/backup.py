@@ -17,7 +17,15 @@ from sqlalchemy.orm import Session
 
 from search.errors import DatabaseError, SchemaError
 from search.whole_file import sync
-from storage.database import BUSY_TIMEOUT_MS, COMPANIONS, Database, refuse_leftovers, revision_of, translated_errors
+from storage.database import (
+    BUSY_TIMEOUT_MS,
+    COMPANIONS,
+    Database,
+    companions,
+    refuse_leftovers,
+    revision_of,
+    translated_errors,
+)
 from storage.models import Base
 from storage.schema import upgrade
 
@@ -69,10 +77,7 @@ def restore(database: Database, source: Path) -> Path | None:
         SchemaError: One of them is at another revision.
     """
     source, file = source.resolve(), database.file.resolve()
-    if database.is_read_only:
-        raise DatabaseError(
-            f"{database.url.render_as_string()} is opened to read only; take the options out to restore"
-        )
+    database.require_writable("restore")
     with translated_errors(source):
         if not source.exists():
             raise DatabaseError(f"{source} cannot be restored: there is no such file; name a backup")
@@ -222,12 +227,12 @@ def _faults(connection: sqlite3.Connection) -> list[str]:
 def _require_replaceable(target: Path) -> None:
     if target.is_dir():
         raise DatabaseError(f"{target} is a folder; name a file in it")
+    refuse_leftovers(target)
     if not target.exists():
-        refuse_leftovers(target)
         return
     if not target.is_file():  # SQLite would wait at a pipe for ever
         raise DatabaseError(f"{target} is there and no backup of ours; name another file")
-    if any(Path(f"{target}{end}").exists() for end in COMPANIONS):
+    if companions(target):
         raise DatabaseError(f"{target} is in use as a database; name another file for the backup")
     with closing(sqlite3.connect(f"{target.as_uri()}?mode=ro", uri=True)) as connection:
         try:

@@ -68,6 +68,17 @@ class Database:
         """Whether its URL says that nothing is to be written; it may not see what others have written of late."""
         return self.url.query.get("mode") == "ro" or "immutable" in self.url.query
 
+    def require_writable(self, purpose: str) -> None:
+        """Refuse to `purpose` what is opened to read only.
+
+        Raises:
+            DatabaseError: It is.
+        """
+        if self.is_read_only:
+            raise DatabaseError(
+                f"{self.url.render_as_string()} is opened to read only; take the options out to {purpose}"
+            )
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session over one snapshot.
@@ -108,13 +119,18 @@ def database_file(url: URL) -> Path:
     return Path(name.removeprefix("file:").partition("?")[0]) if name.startswith("file:") else Path(name)
 
 
+def companions(file: Path) -> list[Path]:
+    """What there is beside a database, see `COMPANIONS`."""
+    return [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]
+
+
 def refuse_leftovers(file: Path) -> None:
     """Of a database that is gone, where another is to be made.
 
     Raises:
         DatabaseError: There are some.
     """
-    left = [companion for end in COMPANIONS if (companion := Path(f"{file}{end}")).exists()]
+    left = companions(file)
     if left and not file.exists():  # asked last: SQLite makes the database before what lies beside it
         raise DatabaseError(
             f"{left[0]} is left from a database that is gone, whose newest items it may hold; put that back, or move "

@@ -153,6 +153,16 @@ def test_a_file_of_open_quotation_marks_is_read_a_few_times_not_thousands(
     assert reads < 250 * len(rows)
 
 
+def test_of_many_unknown_columns_a_hundred_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    rows = [{"reference": f"A-{n}", "description": "a hat"} | {f"{n}-{k}": "" for k in range(60)} for n in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = RowFile(path, ImportedItem)
+    assert all(isinstance(row, ImportedItem) for row in items)
+    assert len(items.ignored) == 100
+    assert items.ignored > {f"0-{k}" for k in range(60)}
+
+
 def test_rejects_outlive_their_source_and_leave_no_half_of_a_file(tmp_path: Path) -> None:
     source, path = tmp_path / "items.csv", tmp_path / "items.rejects.jsonl"
     source.touch()

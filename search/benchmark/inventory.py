@@ -79,13 +79,27 @@ def make_office(application: Application, inventory: Inventory, folder: Path) ->
     shutil.rmtree(folder, ignore_errors=True)
     office = open_office(application, folder)
     known = KnownVectors(application.encoder, inventory)
-    ingest = Ingest(office.database, known)
-    for numbers in chunks(range(len(inventory.texts)), ROWS_AT_ONCE):
-        ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
-    if refused := reindex(office.database, known).indexed.refused:
-        raise BenchmarkError(f"the index of {len(inventory.texts):,} items was refused: {refused}")
+    store_items(office, known, inventory, ROWS_AT_ONCE)
+    publish_index(office, known)
     done.write_text(made_by)
     return office
+
+
+def store_items(office: Application, encoder: BiEncoder, inventory: Inventory, rows_at_once: int) -> None:
+    """Each text of the inventory as an item, by its place in it."""
+    ingest = Ingest(office.database, encoder)
+    for numbers in chunks(range(len(inventory.texts)), rows_at_once):
+        ingest.upsert([ImportedItem(reference=f"B-{n}", description=inventory.texts[n]) for n in numbers])
+
+
+def publish_index(office: Application, encoder: BiEncoder) -> None:
+    """An index of all items.
+
+    Raises:
+        BenchmarkError: It was refused.
+    """
+    if refused := reindex(office.database, encoder).indexed.refused:
+        raise BenchmarkError(f"the index of {office.database.file} was refused: {refused}")
 
 
 def open_office(application: Application, folder: Path) -> Application:

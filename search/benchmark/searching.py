@@ -14,7 +14,7 @@ import numpy as np
 
 from search.answers import Request
 from search.application import Application
-from search.benchmark.inventory import Inventory, make_office, open_office
+from search.benchmark.inventory import Inventory, make_office, open_office, publish_index, store_items
 from search.benchmark.models import OURS
 from search.benchmark.peer import peak_megabytes
 from search.benchmark.rounds import Figures, Row, rest
@@ -22,14 +22,11 @@ from search.benchmark.workers import QUIET, Worker
 from search.errors import BenchmarkError
 from search.index.base import ROUNDING
 from search.index.exact import nearest
-from search.ingest import ROWS_PER_COMMIT, Ingest
-from search.item_input import ImportedItem
-from search.reindex import reindex
+from search.ingest import ROWS_PER_COMMIT
 from search.retriever import Retriever
 from search.threshold import Threshold, load_threshold
 from search.training.corpus import Split, load_corpus
 from search.types import Vectors
-from storage.chunks import chunks
 from storage.items import HELD
 
 DEPTH, TOP, IN_HAND = 100, 10, 32
@@ -137,14 +134,11 @@ def storing(application: Application, inventory: Inventory, folder: Path, python
     texts = inventory.texts
     shutil.rmtree(folder / "storing", ignore_errors=True)
     office = open_office(application, folder / "storing")
-    ingest = Ingest(office.database, application.encoder)
     start = time.perf_counter()
-    for numbers in chunks(range(len(texts)), ROWS_PER_COMMIT):
-        ingest.upsert([ImportedItem(reference=f"B-{n}", description=texts[n]) for n in numbers])
+    store_items(office, application.encoder, inventory, ROWS_PER_COMMIT)
     imported = time.perf_counter() - start
     start = time.perf_counter()
-    if refused := reindex(office.database, application.encoder).indexed.refused:
-        raise BenchmarkError(f"the index of {len(texts):,} items was refused: {refused}")
+    publish_index(office, application.encoder)
     indexed = time.perf_counter() - start
     section = f"storing {len(texts):,} items"
     rate = len(texts) / (imported + indexed)
