@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -9,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import with_threshold
+from conftest import make_tiny_reranker, with_threshold
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.models.bert.modeling_bert import BertPooler
 
 from search.batches import even_budget, token_batches
 from search.conversion import save_graph, variants
 from search.encoder import BiEncoder
 from search.errors import ModelError
-from search.graph import NOTES, WEIGHTS, Graph, GraphNotes
+from search.graph import GRAPH, NOTES, WEIGHTS, Graph, GraphNotes, import_openvino
+from search.logistic import sigmoid
 from search.optimise import objection
 from search.reranker import Reranker
 from search.threshold import MOST_FLIPPED, load_threshold
@@ -70,6 +73,37 @@ def test_a_graph_gives_what_its_model_gives_in_the_order_of_the_texts(
     scores = fast_reranker.score_pairs(pairs, done.append)
     np.testing.assert_allclose(scores, reranker.score_pairs(pairs), atol=1e-4)
     assert (scores.dtype, sum(done)) == (np.float32, 2 * len(TEXTS))
+
+
+def test_the_last_layer_of_a_graph_computes_only_the_token_that_the_head_reads(tmp_path: Path) -> None:
+    deep = Reranker(str(make_tiny_reranker(tmp_path / "deep", seed=1, layers=3)), "cpu")
+    save_graph(deep, variants(int8=False)[-1], [], tmp_path / "graph")
+    network = import_openvino().Core().read_model(tmp_path / "graph" / GRAPH)
+    tokens = {
+        int(layer[1]): op.output(0).partial_shape[1]
+        for op in network.get_ops()
+        if (layer := re.search(r"encoder\.layer\.(\d+)\.intermediate\.dense", op.get_friendly_name()))
+        and op.get_type_name() == "MatMul"
+    }
+    *others, last = (tokens[layer] for layer in sorted(tokens))
+    assert last.get_max_length() == 1
+    assert len(others) == 2
+    assert {dimension.get_max_length() for dimension in others} == {-1}  # as many as there are
+
+
+def test_a_head_that_reads_every_token_is_given_every_token(
+    reranker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_all(pooler: BertPooler, states: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = pooler.activation(pooler.dense(states.mean(dim=1)))
+        return pooled
+
+    monkeypatch.setattr(BertPooler, "forward", of_all)
+    plain = Reranker(str(reranker_folder), "cpu")
+    save_graph(plain, variants(int8=False)[-1], [], tmp_path / "graph")
+    graph = Graph(tmp_path / "graph", plain.fingerprint)
+    for pair in (("a hat", "A red hat with a white band"), ("", "a black umbrella")):  # without padding
+        np.testing.assert_allclose(sigmoid(graph.run([pair])[:, 0]), plain.score_pairs([pair]), atol=1e-4)
 
 
 @given(st.text(max_size=200) | st.text(min_size=100).map(lambda text: text * 30))
