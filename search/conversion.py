@@ -15,17 +15,17 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from search.encoder import BiEncoder
 from search.errors import ModelError
-from search.graph import (
+from search.graph import Texts, batch_inputs, reading_tokenizer
+from search.graph_notes import (
+    EXACT,
+    EXACT_WEIGHTS,
     GRAPH,
     NOTES,
     TOKENIZER,
     WEIGHTS,
     GraphNotes,
-    Texts,
-    batch_inputs,
     import_openvino,
     processor,
-    reading_tokenizer,
     sha256,
 )
 from search.reranker import Reranker
@@ -85,7 +85,7 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
         tokenizer = loaded.tokenizer.backend_tokenizer.to_str()
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     notes = GraphNotes(
-        format=1,
+        format=2,
         model=model.fingerprint,
         precision=variant.name,
         arithmetic=variant.arithmetic,
@@ -98,15 +98,19 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
         figures={},
         sha256={},
     )
-    if variant.is_int8:
-        with _failures_told(model.folder):
-            graph = _quantised(graph, notes, examples, folder)
-    # Rounding weights to half is within what bfloat16 does to them; float32 is to stay float32.
+    names = [GRAPH, WEIGHTS, TOKENIZER]
     try:
+        if isinstance(model, Reranker) and variant.name != "float32":
+            openvino.save_model(graph, folder / EXACT, compress_to_fp16=False)
+            names += [EXACT, EXACT_WEIGHTS]
+        if variant.is_int8:
+            with _failures_told(model.folder):
+                graph = _quantised(graph, notes, examples, folder)
+        # Rounding weights to half is within what bfloat16 does to them; float32 is to stay float32.
         openvino.save_model(graph, folder / GRAPH, compress_to_fp16=variant.arithmetic == "bf16")
-    except RuntimeError as error:  # so it tells a full disk
+    except RuntimeError as error:  # so OpenVINO tells a full disk
         raise OSError(f"{folder / GRAPH}: {error}") from error
-    checksums = {name: sha256(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
+    checksums = {name: sha256(folder / name) for name in names}
     precision = f"int8:{checksums[WEIGHTS][:8]}" if variant.is_int8 else variant.name
     write_notes(folder, notes.model_copy(update={"precision": precision, "sha256": checksums}))
     for name in checksums:

@@ -10,7 +10,8 @@ from search.conversion import write_notes
 from search.early_exit import EarlyExit, fit_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
-from search.graph import Graph, GraphNotes
+from search.graph import Graph
+from search.graph_notes import GraphNotes
 from search.index.exact import nearest
 from search.reindex import ShowProgress
 from search.threshold import Threshold

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from search import model_folder
 from search.errors import ModelError
-from search.graph import Graph, GraphNotes, read_notes
+from search.graph import Graph
+from search.graph_notes import GraphNotes, read_notes
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2_048, 65_536
 """Tokens that torch reads at once where nothing else is wanted."""

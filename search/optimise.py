@@ -22,7 +22,8 @@ from search.conversion import Variant, save_graph, variants, write_notes
 from search.early_exit_searches import with_early_exit
 from search.encoder import BiEncoder
 from search.errors import ModelError
-from search.graph import Graph, GraphNotes, Texts
+from search.graph import Graph, Texts
+from search.graph_notes import GraphNotes
 from search.logistic import sigmoid
 from search.reindex import ShowProgress
 from search.reranker import Reranker
@@ -129,9 +130,10 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
     with show("Scoring by torch", len(texts)) as advance:
         by_torch, seconds = _timed(lambda: plain.score_pairs(texts, advance))
     expected = threshold.scores(by_torch, similarities).astype(np.float64)
+    needed = threshold.needed(similarities)
 
     def measure(graph: Graph, advance: Advance) -> dict[str, float]:
-        logits, taken = _timed(lambda: graph.run(texts, advance)[:, 0])
+        logits, taken = _timed(lambda: graph.run(texts, advance, needed)[:, 0])
         if not np.isfinite(logits).all():
             raise ModelError("its scores are no numbers")
         scores = threshold.scores(sigmoid(logits), similarities).astype(np.float64)

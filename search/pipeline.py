@@ -17,7 +17,7 @@ from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
 from search.text import clean_query, text_of
 from search.threshold import Threshold, is_passed_over, load_threshold, require_precision
-from search.types import Advance, Floats, Scores, Vectors
+from search.types import Advance, Scores, Vectors
 from storage import items
 from storage.database import Database
 from storage.models import Item
@@ -158,9 +158,10 @@ class SearchPipeline:
         """
         rule = self._rule(Request(show_all=True))
         read = [(self.read(lost)[0], found) for lost, found in pairs]
-        scores = self._reranker.score_pairs(read, advance)
-        if rule.fitted and rule.fitted.blend:
-            scores = rule.scores(scores, self._encoder.similarities(read))
+        is_blended = rule.fitted is not None and rule.fitted.blend is not None
+        cosines = self._encoder.similarities(read) if is_blended else np.zeros(len(read), dtype=np.float32)
+        needed = rule.fitted.needed(cosines) if rule.fitted else None
+        scores = rule.scores(self._reranker.score_pairs(read, advance, needed), cosines)
         return scores, [*rule.warnings, *self._encoder.warnings, *self._reranker.warnings]
 
     def _scores(
@@ -180,8 +181,9 @@ class SearchPipeline:
             texts = [pair for row in pairs for pair in row[start : start + step]]
             cosines = [cosine for row in similarities for cosine in row[start : start + step]]
             of_pairs = np.array(cosines, dtype=np.float32)
-            needed = self._needed(rule, of_pairs)
-            values = iter(rule.scores(self._reranker.score_pairs(texts, advance, needed), of_pairs).tolist())
+            needed = rule.fitted.needed(of_pairs) if rule.fitted else None
+            by_reranker = self._reranker.score_pairs(texts, advance, needed, may_leave=self._may_leave(rule))
+            values = iter(rule.scores(by_reranker, of_pairs).tolist())
             for row, known in zip(pairs, scores, strict=True):
                 known += [next(values) for _ in row[start : start + step]]
             now = time.monotonic()
@@ -202,13 +204,11 @@ class SearchPipeline:
             self._reranker.load()
         self._is_loaded = True
 
-    def _needed(self, rule: "_Rule", similarities: Vectors) -> Floats | None:
-        """The logits that matter, where pairs may leave the reranker early by this rule."""
-        fitted = rule.fitted
-        if fitted is None or not rule.hides:
-            return None
-        may_leave = self._reranker.may_leave_early(fitted.threshold, self._encoder.fingerprint)
-        return fitted.needed(similarities) if may_leave else None
+    def _may_leave(self, rule: "_Rule") -> bool:
+        """Whether pairs may leave the reranker early by this rule."""
+        if rule.fitted is None or not rule.hides:
+            return False
+        return self._reranker.may_leave_early(rule.fitted.threshold, self._encoder.fingerprint)
 
     def _without_vector_warning(self, count: int) -> list[str]:
         missing = f"{count} items have no vector of encoder {self._encoder.name!r} and were not searched"

@@ -40,15 +40,22 @@ class Reranker(Model):
         return self.score_pairs([(query, text) for text in texts])
 
     def score_pairs(
-        self, pairs: Sequence[tuple[str, str]], advance: Advance | None = None, needed: Floats | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        advance: Advance | None = None,
+        needed: Floats | None = None,
+        *,
+        may_leave: bool = False,
     ) -> Scores:
         """Score (lost, found) pairs, of many reports together.
 
         Args:
             pairs: n pairs; what is longer than the model reads is cut.
             advance: Called after each batch with the number of pairs in it.
-            needed: The logits that matter, shape (n,): a pair that seems to be below its own may get an estimate, below
-                it too, which a graph has earlier. None: every score is the model's own.
+            needed: The logits with which pairs would be shown, shape (n,): in what reaches them a graph is as exact as
+                the model; minus infinity: that pair is to be exact anyhow. None: as exact as the graph is.
+            may_leave: Whether a pair that seems to be below what it needs may get an estimate, below it too, which a
+                graph has earlier.
 
         Returns:
             Shape (n,), float32, the sigmoid of the model's logit, in [0, 1].
@@ -59,7 +66,7 @@ class Reranker(Model):
         if not pairs:
             return np.empty(0, dtype=np.float32)
         if self.graph:
-            scores = sigmoid(self.graph.run(pairs, advance, needed)[:, 0])
+            scores = sigmoid(self.graph.run(pairs, advance, needed, may_leave=may_leave)[:, 0])
         else:
             scores = np.empty(len(pairs), dtype=np.float32)
             for batch in token_batches([len(lost) + len(found) for lost, found in pairs], self.batch_characters):

@@ -100,7 +100,7 @@ def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_
     assert not fast.may_leave_early(0.6, "an encoder")
     leaves = early.estimates(known) - NEEDED < early.margin
     assert 30 <= leaves.sum() <= 50
-    found: Scores = fast.score_pairs(PAIRS, needed=NEEDED)
+    found: Scores = fast.score_pairs(PAIRS, needed=NEEDED, may_leave=True)
     np.testing.assert_allclose(found[~leaves], scores[~leaves], atol=1e-5)
     assert (found[leaves] < sigmoid(NEEDED)[leaves]).all()
     assert (found[leaves] != scores[leaves]).all()
@@ -110,18 +110,18 @@ def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_
 def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, deep_reranker: Reranker) -> None:
     with_exit(folder, Graph(folder, deep_reranker.fingerprint))
     graph = Graph(folder, deep_reranker.fingerprint)
-    alone = [graph.run(PAIRS[start:], needed=NEEDED[start:]) for start in range(8)]
+    alone = [graph.run(PAIRS[start:], needed=NEEDED[start:], may_leave=True) for start in range(8)]
 
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(8) as pool:
-        together = pool.map(lambda start: graph.run(PAIRS[start:], needed=NEEDED[start:]), range(8))
+        together = pool.map(lambda start: graph.run(PAIRS[start:], needed=NEEDED[start:], may_leave=True), range(8))
         with pytest.raises(KeyboardInterrupt):
             graph.run(PAIRS * 10, interrupted)
         for one, other in zip(together, alone, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
-    np.testing.assert_allclose(graph.run(PAIRS, needed=NEEDED), alone[0], atol=1e-4)
+    np.testing.assert_allclose(graph.run(PAIRS, needed=NEEDED, may_leave=True), alone[0], atol=1e-4)
 
 
 def test_a_search_that_shows_all_or_asks_for_less_lets_nothing_leave(

@@ -19,7 +19,8 @@ from search.batches import even_budget, token_batches
 from search.conversion import save_graph, variants
 from search.encoder import BiEncoder
 from search.errors import ModelError
-from search.graph import GRAPH, NOTES, WEIGHTS, Graph, GraphNotes, import_openvino
+from search.graph import Graph
+from search.graph_notes import GRAPH, NOTES, WEIGHTS, GraphNotes, import_openvino
 from search.logistic import sigmoid
 from search.optimise import objection
 from search.reranker import Reranker

@@ -13,6 +13,7 @@ LAYERS = (
     {"storage"},
     {"search.text", "search.logistic", "search.loading", "search.line_reader", "search.validation"},
     {"search.model_folder", "search.item_input", "search.record_file", "search.batches", "search.early_exit"},
+    {"search.graph_notes"},
     {"search.graph"},
     {"search.model"},
     {"search.encoder", "search.reranker", "search.index", "search.row_file", "search.likelihood"},

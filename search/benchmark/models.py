@@ -17,6 +17,7 @@ from search.encoder import BiEncoder
 from search.errors import BenchmarkError
 from search.index.exact import nearest
 from search.reranker import Reranker
+from search.threshold import load_threshold
 from search.training.corpus import Split, load_corpus
 
 OURS = "lostfound"
@@ -41,27 +42,33 @@ LONG_ENOUGH = 5.0
 """Seconds of matrix products."""
 
 
-def reranking(application: Application, own: Path, peers: Path, log: Path, rounds: int) -> list[Row]:
+def reranking(
+    application: Application, own: Path, peers: Path, models: dict[str, str], log: Path, rounds: int
+) -> list[Row]:
     """Pairs a second on the nearest descriptions of some reports of the test split.
 
     Args:
         application: Its models.
         own: The Python that runs lostfound.
         peers: The Python that has the peers.
+        models: The peers' `reranker` and `encoder`.
         log: What they write.
         rounds: Of which the median counts.
     """
     pairs = _pairs(application.encoder)
     reranker = application.reranker
+    fitted = load_threshold(reranker, application.threshold_file, application.encoder)
+    # As a search asks for them, but that none leaves early.
+    needed = fitted.needed(application.encoder.similarities(pairs)) if fitted else None
     scores: dict[str, Any] = {}
 
     def ours(model: Reranker, name: str) -> float:
         start = time.perf_counter()
-        scores[name] = model.score_pairs(pairs)
+        scores[name] = model.score_pairs(pairs, needed=needed)
         return time.perf_counter() - start
 
     def theirs(worker: Worker, name: str) -> float:
-        worker.load("scorer", name, reranker=str(reranker.folder))  # in the round that does not count
+        worker.load("scorer", name, reranker=models["reranker"])  # in the round that does not count
         answer = worker.ask("score", pairs=pairs)
         scores[name] = np.array(answer["scores"])
         return float(answer["seconds"])

@@ -12,11 +12,12 @@ from typing import Any
 from search.application import Application
 from search.benchmark.inventory import make_inventory
 from search.benchmark.models import OURS, encoding, reranking, roofline
+from search.benchmark.peer_models import models_for_peers
 from search.benchmark.rounds import Row
 from search.benchmark.searching import PEERS, searching, storing
 from search.benchmark.workers import Worker
 from search.errors import BenchmarkError
-from search.graph import processor
+from search.graph_notes import processor
 from search.reindex import ShowProgress
 from search.threshold import load_threshold, require_precision
 from search.whole_file import write_whole
@@ -58,21 +59,23 @@ def run_benchmark(
         require_precision(threshold, application.reranker)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "peers.log"
+    models = models_for_peers(application, folder / "peer-models")
     with show("Reranking", None):
-        reranked = reranking(application, own, peers, log, rounds)
+        reranked = reranking(application, own, peers, models, log, rounds)
         yield from reranked
         yield from roofline(application, reranked)
     with show("Encoding", None):
         yield from encoding(application, own, log, rounds)
     pythons = dict(zip(PEERS, (own, peers), strict=True))
+    inventory = make_inventory(application.encoder, STORED, folder)
     with show("Storing", None):
-        yield from storing(application, make_inventory(application.encoder, STORED, folder), folder, pythons)
+        yield from storing(application, inventory, folder, pythons, models)
     for size in sizes:
         with show(f"Encoding {size:,} items", None) as advance:
             inventory = make_inventory(application.encoder, size, folder, advance)
         taking_part = {name: python for name, python in pythons.items() if name != "txtai" or size <= TXTAI_UP_TO}
         with show(f"Searching among {size:,} items", None):
-            yield from searching(application, inventory, folder, taking_part, queries)
+            yield from searching(application, inventory, folder, taking_part, models, queries)
 
 
 def machine() -> dict[str, Any]:

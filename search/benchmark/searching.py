@@ -45,7 +45,12 @@ def reports(count: int) -> list[str]:
 
 
 def searching(
-    application: Application, inventory: Inventory, folder: Path, pythons: dict[str, Path], count: int
+    application: Application,
+    inventory: Inventory,
+    folder: Path,
+    pythons: dict[str, Path],
+    models: dict[str, str],
+    count: int,
 ) -> list[Row]:
     """Seconds of `count` searches, each asked of everybody in turn, and whether the answers are the same.
 
@@ -54,6 +59,7 @@ def searching(
         inventory: What is searched.
         folder: For the office and what peers write.
         pythons: The interpreter of each peer; one that is not named does not take part.
+        models: The peers' `reranker` and `encoder`.
         count: Searches.
     """
     size = len(inventory.texts)
@@ -68,7 +74,6 @@ def searching(
     queries = reports(count + 1)
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(python, folder / "peers.log")) for name, python in pythons.items()}
-        models = {"reranker": str(application.reranker.folder), "encoder": str(application.encoder.folder)}
         for name, worker in workers.items():
             try:
                 worker.load("searcher", name, **models)
@@ -129,7 +134,9 @@ def _decided(results: Ranking, fitted: Threshold | None, query: Vectors, vectors
     return sorted(zip(places, final, strict=True), key=lambda scored: -scored[1])
 
 
-def storing(application: Application, inventory: Inventory, folder: Path, pythons: dict[str, Path]) -> list[Row]:
+def storing(
+    application: Application, inventory: Inventory, folder: Path, pythons: dict[str, Path], models: dict[str, str]
+) -> list[Row]:
     """Items a second from text to what can be searched, models and all."""
     texts = inventory.texts
     shutil.rmtree(folder / "storing", ignore_errors=True)
@@ -143,7 +150,6 @@ def storing(application: Application, inventory: Inventory, folder: Path, python
     section = f"storing {len(texts):,} items"
     rate = len(texts) / (imported + indexed)
     rows = [Row(section, OURS, {"items/s": rate, "import s": imported, "reindex s": indexed})]
-    models = {"reranker": str(application.reranker.folder), "encoder": str(application.encoder.folder)}
     for name, python in pythons.items():
         with Worker(python, folder / "peers.log") as worker:
             try:

@@ -99,8 +99,8 @@ class Evaluation:
     def score_pairs(self, pairs: Sequence[Pair]) -> ScoredPairs:
         """What the reranker says of pairs with labels."""
         texts = [(pair.lost, pair.found) for pair in pairs]
-        by_reranker = self._by_reranker(texts)
         similarities = self.encoder.similarities(texts).astype(np.float64)
+        by_reranker = self._by_reranker(texts, similarities)
         scores = self._final(by_reranker, similarities)
         labels = np.array([pair.is_match for pair in pairs], dtype=np.int64)
         return ScoredPairs(labels, scores, self.threshold.calibration.alone(scores), by_reranker, similarities)
@@ -132,7 +132,7 @@ class Evaluation:
         asked = np.repeat(np.arange(len(reports)), worth.sum(axis=1)).tolist()
         pairs = [(reports[row], inventory.texts[index]) for row, index in zip(asked, candidates[worth], strict=True)]
         scores = np.zeros_like(near)
-        scores[worth] = self._final(self._by_reranker(pairs), near[worth])
+        scores[worth] = self._final(self._by_reranker(pairs, near[worth]), near[worth])
         order = np.argsort(-scores, axis=1, kind="stable")
         return Results(np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1))
 
@@ -220,8 +220,9 @@ class Evaluation:
     def _final(self, by_reranker: Values, similarities: Values) -> Values:
         return self.threshold.scores(by_reranker, similarities).astype(np.float64)
 
-    def _by_reranker(self, pairs: Sequence[tuple[str, str]]) -> Values:
-        return self.reranker.score_pairs(pairs, self.advance).astype(np.float64)
+    def _by_reranker(self, pairs: Sequence[tuple[str, str]], similarities: Values) -> Values:
+        needed = self.threshold.needed(similarities)
+        return self.reranker.score_pairs(pairs, self.advance, needed).astype(np.float64)
 
 
 def by_category(queries: Queries, results: Results, inventory: Inventory) -> Section:

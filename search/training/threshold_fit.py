@@ -133,7 +133,7 @@ def fit_threshold(
     judged = _Judged(
         labels=np.array([pair.is_match for pair in pairs], dtype=np.int64),
         groups=[pair.group for pair in pairs],
-        scores=reranker.score_pairs(texts, advance).astype(np.float64),
+        scores=_exactly(reranker, texts, advance),
         similarities=encoder.similarities(texts).astype(np.float64) if encoder else np.zeros(len(pairs)),
         chosen=chosen,
     )
@@ -146,7 +146,7 @@ def fit_threshold(
         contradicted = [(pair.lost, pair.found) for pair in contradictions]
         fitted = fit_blend(
             np.concatenate([judged.labels, np.zeros(len(contradicted), dtype=np.int64)]),
-            np.concatenate([judged.scores, reranker.score_pairs(contradicted, advance)]),
+            np.concatenate([judged.scores, _exactly(reranker, contradicted, advance)]),
             np.concatenate([judged.similarities, encoder.similarities(contradicted)]),
             [*judged.groups, *(pair.group for pair in contradictions)],
         )
@@ -207,6 +207,12 @@ def _threshold(labels: Labels, scores: Values, groups: Sequence[str], policy: Po
         return threshold
     low, high = metrics.interval(metrics.f1, groups, labels, (scores >= threshold).astype(np.int64))
     return choose_threshold(labels, scores, policy, at, tolerance=(high - low) / 2)  # after Breiman et al., 1984
+
+
+def _exactly(reranker: Reranker, pairs: Sequence[tuple[str, str]], advance: Advance | None) -> Values:
+    """Scores as a search shows them: what reaches the threshold is as exact as the model."""
+    every = np.full(len(pairs), -np.inf)
+    return reranker.score_pairs(pairs, advance, every).astype(np.float64)
 
 
 DECISION_FIGURES = {
