@@ -54,9 +54,9 @@ def _fitted(graph: Graph, encoder: BiEncoder, threshold: Threshold, show: ShowPr
         similarities, places = nearest(encoder.encode_queries(reports), vectors, DEPTH)
         search, column = np.nonzero(similarities >= threshold.floor)
         pairs = [(reports[row], texts[place]) for row, place in zip(search, places[search, column], strict=True)]
-        known, logits = graph.halfway(pairs, advance)
+        needed = threshold.needed(similarities[search, column])
+        known, logits = graph.halfway(pairs, needed, advance)
         advance(similarities.size - len(pairs))
-    needed = threshold.needed(similarities[search, column])
     fitted = fit_early_exit(known, logits[:, 0], needed, search, *similarities.shape)
     return fitted if fitted and fitted.pays else None
 

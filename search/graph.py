@@ -27,8 +27,8 @@ CHARACTERS_PER_TOKEN = 20
 """More than any real text has; longer ones are cut before they are tokenised, to bound time and memory."""
 
 CLOSE = 0.5
-"""Logits. What int8 puts no further below what it needs is computed anew: of 5,435 pairs of searches none that was
-within 2 of it lay further than 0.46 from the model's own."""
+"""Logits. What a coarse graph puts no further below what it needs is computed anew. By the shipped reranker in int8, of
+5,435 pairs of searches none that was within 2 of it lay further than 0.46 from the model's own."""
 
 Outputs = npt.NDArray[np.float32]
 """Shape (n, width): one row per text or pair."""
@@ -65,11 +65,11 @@ class Graph:
             network = core.read_model(folder / GRAPH)
             is_of_pairs = self.notes.width == 1 and "token_type_ids" in self.notes.inputs
             halves = cut_in_two(network, openvino) if is_of_pairs else None
-            # One stream per core or so: batches side by side, none of which waits for the other.
-            self._compiled = _Compiled(core, halves or (network,), self.notes.arithmetic, "THROUGHPUT")
-            # A few pairs at a time, each by all cores.
-            exact = core.read_model(folder / EXACT) if self.notes.looks_twice else None
-            self._exact = _Compiled(core, (exact,), "f32", "LATENCY") if exact else None
+            with ThreadPoolExecutor(1) as beside:
+                exact = beside.submit(self._compile_exact, core)
+                # One stream per core or so: batches side by side, none of which waits for the other.
+                self._compiled = _Compiled(core, halves or (network,), self.notes.arithmetic, "THROUGHPUT")
+                self._exact = exact.result()
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {MENDED_BY}") from error
         self.hidden_width = int(halves[0].output(0).partial_shape[2].get_length()) if halves else None
@@ -77,6 +77,12 @@ class Graph:
         early = self.notes.early_exit
         if early and (not self.hidden_width or len(early.weights) != FEATURES * self.hidden_width):
             raise ModelError(f"{folder} does not fit its early exit; {MENDED_BY}")
+
+    def _compile_exact(self, core: Any) -> "_Compiled | None":
+        if not self.notes.looks_twice:
+            return None
+        # A few pairs at a time, each by all cores.
+        return _Compiled(core, (core.read_model(self.folder / EXACT),), "f32", "LATENCY")
 
     def run(
         self, texts: Texts, advance: Advance | None = None, needed: Floats | None = None, *, may_leave: bool = False
@@ -88,7 +94,8 @@ class Graph:
             advance: Called with the number of texts in each batch as it is done.
             needed: The logits with which pairs would be shown, shape (n,). Where the graph is not in float32, those
                 that come near theirs or reach it get a second look: they are computed anew in float32, so that what is
-                shown has the model's own score. None: the graph's own outputs.
+                shown has the model's own score. Those that need minus infinity get no first. None: the graph's own
+                outputs.
             may_leave: Whether the logit of a pair may be an estimate, below what it needs; it should be so only for
                 pairs that are below it (see `EarlyExit.kept`).
 
@@ -100,9 +107,10 @@ class Graph:
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         early = self.notes.early_exit if may_leave else None
+        is_close = np.isneginf(needed) if needed is not None and self._exact else np.zeros(len(texts), dtype=np.bool_)
 
-        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
-            output = parts[0].infer(dict(enumerate(inputs)))[0]
+        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
+            output, every = parts[0].infer(dict(enumerate(inputs)))[0], rows
             if early and needed is not None:
                 estimates = early.estimates(self._features(output, inputs))
                 results[rows, 0] = np.minimum(estimates, needed[rows] - JUST_BELOW)
@@ -110,22 +118,28 @@ class Graph:
                 rows, output, inputs = rows[going_on], output[going_on], [array[going_on] for array in inputs]
             if len(rows):
                 results[rows] = _upper(parts, output, inputs) if self.hidden_width else output
+                if needed is not None and self._exact:
+                    is_close[rows] = results[rows, 0] >= needed[rows] - CLOSE
+            return len(every) - int(is_close[every].sum())
 
-        def compute_exactly(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
-            results[rows] = parts[0].infer(dict(enumerate(inputs)))[0]
-
-        if needed is None or self._exact is None:
-            self._for_batches(self._compiled, texts, np.arange(len(texts)), compute, advance)
-            return results
-        is_sure = np.isneginf(needed)
-        self._for_batches(self._compiled, texts, np.flatnonzero(~is_sure), compute, advance)
-        self._for_batches(self._exact, texts, np.flatnonzero(is_sure), compute_exactly, advance)
-        is_close = ~is_sure & (results[:, 0] >= needed - CLOSE)
-        self._for_batches(self._exact, texts, np.flatnonzero(is_close), compute_exactly, None)
+        self._for_batches(self._compiled, texts, np.flatnonzero(~is_close), compute, advance)
+        if self._exact:
+            self._look_again(self._exact, texts, np.flatnonzero(is_close), results, advance)
         return results
 
-    def halfway(self, texts: Texts, advance: Advance | None = None) -> tuple[Features, Outputs]:
-        """What an early exit reads of pairs, and what the whole graph answers; rows in the order of the pairs.
+    def _look_again(
+        self, exact: "_Compiled", texts: Texts, chosen: Rows, results: Outputs, advance: Advance | None
+    ) -> None:
+        """Put what the model in float32 answers to the chosen texts in place of other results."""
+
+        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
+            results[rows] = parts[0].infer(dict(enumerate(inputs)))[0]
+            return len(rows)
+
+        self._for_batches(exact, texts, chosen, compute, advance)
+
+    def halfway(self, texts: Texts, needed: Floats, advance: Advance | None = None) -> tuple[Features, Outputs]:
+        """What an early exit reads of pairs, and what `run` answers; rows in the order of the pairs.
 
         Raises:
             ModelError: As `run`, or the graph is not cut in two.
@@ -135,12 +149,15 @@ class Graph:
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         known = np.empty((len(texts), FEATURES * self.hidden_width), dtype=np.float32)
 
-        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> None:
+        def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
             hidden = parts[0].infer(dict(enumerate(inputs)))[0]
             known[rows] = self._features(hidden, inputs)
             results[rows] = _upper(parts, hidden, inputs)
+            return len(rows)
 
         self._for_batches(self._compiled, texts, np.arange(len(texts)), compute, advance)
+        if self._exact:
+            self._look_again(self._exact, texts, np.flatnonzero(results[:, 0] >= needed - CLOSE), results, None)
         return known, results
 
     def _features(self, hidden: Outputs, inputs: Inputs) -> Features:
@@ -152,15 +169,17 @@ class Graph:
         compiled: "_Compiled",
         texts: Texts,
         chosen: Rows,
-        compute: Callable[[list[Any], Inputs, Rows], None],
+        compute: Callable[[list[Any], Inputs, Rows], int],
         advance: Advance | None,
     ) -> None:
-        """Call `compute` with idle requests, batches of inputs of the chosen texts, and which texts these are."""
+        """Call `compute` with idle requests, batches of inputs of the chosen texts, and which texts these are.
+
+        It returns the number of texts that are done with.
+        """
 
         def one(encodings: list[Encoding], rows: Rows) -> int:
             with compiled.requests() as parts:
-                compute(parts, list(batch_inputs(encodings, self.notes)), rows)
-            return len(rows)
+                return compute(parts, list(batch_inputs(encodings, self.notes)), rows)
 
         if not len(chosen):
             return

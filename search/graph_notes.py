@@ -1,4 +1,4 @@
-"""The files of a graph, and what its notes say: of which model it is, on which processor, how it did beside it."""
+"""The files of a graph, what its notes say of model, processor and figures, and OpenVINO, which reads them."""
 
 import hashlib
 import sys

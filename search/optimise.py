@@ -117,8 +117,11 @@ def _encoder(encoder: BiEncoder, show: ShowProgress) -> Optimised:
 def _reranker(application: Application, threshold: Threshold, show: ShowProgress) -> Optimised:
     reranker = application.reranker
     if reranker.graph:
-        is_known = reranker.graph.notes.flipped_at(threshold.threshold) is not None
-        if is_known or threshold.precision == reranker.precision:
+        notes = reranker.graph.notes
+        # A threshold is fitted by what a second look says of every pair; how a graph decides that gives it to some
+        # has to be measured.
+        is_fitted_by_it = threshold.precision == reranker.precision and not notes.looks_twice
+        if is_fitted_by_it or notes.flipped_at(threshold.threshold) is not None:
             return Optimised(reranker.name, reranker.graph.notes, is_new=False, refused={})
     plain = Reranker(reranker.name, "cpu", precision="float32")
     pairs = validation_pairs("cpu")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from search.errors import DatabaseError, ModelError, QueryError
 from search.likelihood import Likelihood
 from search.reranker import Reranker
 from search.retriever import Candidate, Retriever
+from search.rule import Rule
 from search.text import clean_query, text_of
-from search.threshold import Threshold, is_passed_over, load_threshold, require_precision
-from search.types import Advance, Scores, Vectors
+from search.threshold import is_passed_over, load_threshold, require_precision
+from search.types import Advance, Scores
 from storage import items
 from storage.database import Database
 from storage.models import Item
@@ -160,7 +160,7 @@ class SearchPipeline:
         read = [(self.read(lost)[0], found) for lost, found in pairs]
         is_blended = rule.fitted is not None and rule.fitted.blend is not None
         cosines = self._encoder.similarities(read) if is_blended else np.zeros(len(read), dtype=np.float32)
-        needed = rule.fitted.needed(cosines) if rule.fitted else None
+        needed = rule.needed(cosines)
         scores = rule.scores(self._reranker.score_pairs(read, advance, needed), cosines)
         return scores, [*rule.warnings, *self._encoder.warnings, *self._reranker.warnings]
 
@@ -168,7 +168,7 @@ class SearchPipeline:
         self,
         pairs: list[list[tuple[str, str]]],
         similarities: list[list[float]],
-        rule: "_Rule",
+        rule: Rule,
         until: float | None,
         advance: Advance | None,
     ) -> list[list[float]]:
@@ -181,8 +181,9 @@ class SearchPipeline:
             texts = [pair for row in pairs for pair in row[start : start + step]]
             cosines = [cosine for row in similarities for cosine in row[start : start + step]]
             of_pairs = np.array(cosines, dtype=np.float32)
-            needed = rule.fitted.needed(of_pairs) if rule.fitted else None
-            by_reranker = self._reranker.score_pairs(texts, advance, needed, may_leave=self._may_leave(rule))
+            by_reranker = self._reranker.score_pairs(
+                texts, advance, rule.needed(of_pairs), may_leave=self._may_leave(rule)
+            )
             values = iter(rule.scores(by_reranker, of_pairs).tolist())
             for row, known in zip(pairs, scores, strict=True):
                 known += [next(values) for _ in row[start : start + step]]
@@ -204,7 +205,7 @@ class SearchPipeline:
             self._reranker.load()
         self._is_loaded = True
 
-    def _may_leave(self, rule: "_Rule") -> bool:
+    def _may_leave(self, rule: Rule) -> bool:
         """Whether pairs may leave the reranker early by this rule."""
         if rule.fitted is None or not rule.hides:
             return False
@@ -214,7 +215,7 @@ class SearchPipeline:
         missing = f"{count} items have no vector of encoder {self._encoder.name!r} and were not searched"
         return [f"{missing}; run `lostfound reindex`"] if count else []
 
-    def _rule(self, request: Request) -> "_Rule":
+    def _rule(self, request: Request) -> Rule:
         is_fitted_cut = not request.show_all and request.min_score is None
         cut = None if request.show_all else request.min_score
         try:
@@ -222,13 +223,13 @@ class SearchPipeline:
             if fitted is not None:
                 require_precision(fitted, self._reranker)
                 warnings = self._passed_over_warning()
-                return _Rule(fitted.threshold if is_fitted_cut else cut, fitted, warnings)
+                return Rule(fitted.threshold if is_fitted_cut else cut, fitted, warnings)
         except ModelError as error:
             if is_fitted_cut:
                 raise
-            return _Rule(cut, None, [f"scores are not calibrated: {error}"])
+            return Rule(cut, None, [f"scores are not calibrated: {error}"])
         missing = f"no threshold is fitted for reranker {self._reranker.name!r}, so nothing is hidden; "
-        return _Rule(cut, None, [f"{missing}run `lostfound calibrate`"] if is_fitted_cut else [])
+        return Rule(cut, None, [f"{missing}run `lostfound calibrate`"] if is_fitted_cut else [])
 
     def _passed_over_warning(self) -> list[str]:
         if self._threshold_file is None or not is_passed_over(self._threshold_file, self._reranker):
@@ -237,30 +238,6 @@ class SearchPipeline:
             f"{self._threshold_file} was fitted for another reranker, so the threshold that came with "
             f"{self._reranker.name!r} is used; run `lostfound calibrate`, or delete the file"
         ]
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """Which candidates are shown, and how probable they are said to be."""
-
-    cut: float | None
-    fitted: Threshold | None
-    warnings: list[str]
-
-    @property
-    def hides(self) -> bool:
-        """Whether what does not reach the fitted threshold need not be known."""
-        return self.fitted is not None and self.cut is not None and self.cut >= self.fitted.threshold
-
-    def worth_reranking(self, row: list[Candidate]) -> list[Candidate]:
-        """The first candidates, without those too dissimilar to be shown."""
-        if self.fitted is None or not self.hides:
-            return row
-        return [candidate for candidate in row if candidate.similarity >= self.fitted.floor]
-
-    def scores(self, by_reranker: Scores, similarities: Vectors) -> Scores:
-        """What the cut is compared with."""
-        return self.fitted.scores(by_reranker, similarities).astype(np.float32) if self.fitted else by_reranker
 
 
 def _stored(session: Session, item_ids: set[int]) -> dict[int, Item]:

@@ -193,7 +193,7 @@ def _index(database: Database, encoder: BiEncoder, generations: Generations, ste
 def _is_up_to_date(newest: Generation, previous: str | None, position: Position, generations: Generations) -> bool:
     """Whether another one would be no better; after a change of encoder the second one says that the change is done."""
     manifest = newest.manifest
-    if previous != manifest.encoder:  # another has published since
+    if previous != manifest.encoder:  # an index of another encoder is newer
         return False
     return manifest.position == position and manifest.is_settled and generations.lost_newest() is None
 

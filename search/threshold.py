@@ -115,9 +115,14 @@ class Threshold(BaseModel):
         """What is compared with the threshold: blended scores, or without a blend the reranker's as they are."""
         return self.blend.scores(scores, similarities) if self.blend else scores
 
-    def needed(self, similarities: Floats) -> Floats:
-        """The logit that the reranker must give pairs of these similarities to reach the threshold; shape (n,)."""
-        logits = np.full(len(similarities), logit(np.array(self.threshold)))
+    def needed(self, similarities: Floats, at: float | None = None) -> Floats:
+        """The logit that the reranker must give pairs of these similarities to reach a score; shape (n,).
+
+        Args:
+            similarities: Cosines of the pairs; shape (n,).
+            at: The score; None: the threshold.
+        """
+        logits = np.full(len(similarities), logit(np.array(self.threshold if at is None else at)))
         return logits - self.blend.weight * (similarities - self.blend.centre) if self.blend else logits
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -55,6 +56,16 @@ def make_tiny_reranker(folder: Path, seed: int, num_labels: int = 1, layers: int
     AutoTokenizer.from_pretrained(find_model(BASE), model_max_length=128).save_pretrained(folder / "plain")
     CrossEncoder(str(folder / "plain"), device="cpu").save_pretrained(str(folder / "model"))
     return folder / "model"
+
+
+WORDS = ("a black", "red", "umbrella", "hat with", "torn handle", "small white logo", "on the bench")
+
+
+def make_pairs(count: int) -> list[tuple[str, str]]:
+    """Pairs of texts of one to thirty-nine of these words, always the same."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(2 * count)]
+    return list(zip(texts[:count], texts[count:], strict=True))
 
 
 def with_threshold(folder: Path, value: float = 0.5) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_tiny_reranker, with_threshold
+from conftest import make_pairs, make_tiny_reranker, with_threshold
 
 from search.conversion import save_graph, variants, write_notes
 from search.early_exit import EarlyExit, Features, features, fit_early_exit
@@ -22,15 +22,6 @@ from search.threshold import FILE_NAME, load_threshold, require_precision
 from search.types import Scores
 
 Run = Callable[..., tuple[int, str, str]]
-
-WORDS = ("a black", "red", "umbrella", "hat with", "torn handle", "small white logo", "on the bench")
-
-
-def make_pairs(count: int) -> list[tuple[str, str]]:
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(2 * count)]
-    return list(zip(texts[:count], texts[count:], strict=True))
-
 
 PAIRS = make_pairs(100)
 
@@ -57,7 +48,7 @@ def with_exit(
     folder: Path, graph: Graph, share: float = 0.6, threshold: float = 0.5, encoder: str = "an encoder"
 ) -> EarlyExit:
     """Writes an early exit by a random estimate by which this share of PAIRS goes on."""
-    known, _ = graph.halfway(PAIRS)
+    known, _ = graph.halfway(PAIRS, NEEDED)
     weights = np.random.default_rng(1).normal(size=known.shape[1]).astype(np.float32)
     early = EarlyExit(
         weights=tuple(map(float, weights)),
@@ -74,7 +65,7 @@ def with_exit(
 
 def test_a_graph_in_two_parts_answers_as_its_model(folder: Path, deep_reranker: Reranker) -> None:
     graph = Graph(folder, deep_reranker.fingerprint)
-    known, logits = graph.halfway(PAIRS)
+    known, logits = graph.halfway(PAIRS, NEEDED)
     np.testing.assert_allclose(sigmoid(logits[:, 0]), deep_reranker.score_pairs(PAIRS), atol=1e-5)
     assert (graph.hidden_width, known.shape) == (32, (len(PAIRS), 5 * 32))
 
@@ -83,7 +74,7 @@ def test_a_graph_of_an_encoder_is_not_cut(graphs: Path, encoder: BiEncoder) -> N
     graph = Graph(graphs / encoder.fingerprint[:16], encoder.fingerprint)
     assert graph.hidden_width is None
     with pytest.raises(ModelError, match="cannot be left early"):
-        graph.halfway(["a hat"])
+        graph.halfway(["a hat"], np.zeros(1))
 
 
 def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_were(
@@ -92,7 +83,7 @@ def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_
     monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
     graph = Graph(folder, deep_reranker.fingerprint)
     early = with_exit(folder, graph)
-    known, logits = graph.halfway(PAIRS)
+    known, logits = graph.halfway(PAIRS, NEEDED)
     scores = sigmoid(logits[:, 0])
     fast = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
     assert fast.may_leave_early(0.5, "an encoder")

@@ -24,9 +24,7 @@ from search.graph_notes import GRAPH, NOTES, WEIGHTS, GraphNotes, import_openvin
 from search.logistic import sigmoid
 from search.optimise import objection
 from search.reranker import Reranker
-from search.threshold import MOST_FLIPPED, load_threshold
-from search.training.corpus import Split, load_corpus
-from search.training.pairs import twin_pairs
+from search.threshold import MOST_FLIPPED
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -253,22 +251,6 @@ def test_a_device_that_is_not_there_is_told_in_the_status(
     assert code == 0
     assert lostfound("status")[0] == 0
     assert "LOSTFOUND_DEVICE = 'cuda'" in json.loads(out)["reranker"]["error"]
-
-
-@pytest.mark.slow
-def test_the_shipped_reranker_decides_in_int8_as_in_float32(shipped_reranker: Reranker, tmp_path: Path) -> None:
-    corpus = load_corpus()
-    examples = [(pair.lost, pair.found) for pair in twin_pairs(corpus.objects[Split.TRAIN])[:200]]
-    int8 = variants(int8=True)[0]
-    save_graph(shipped_reranker, int8, examples, tmp_path / shipped_reranker.fingerprint[:16])
-    fast = Reranker(shipped_reranker.name, "cpu", graphs=tmp_path)
-    assert fast.precision.startswith("int8:")
-    pairs = [(pair.lost, pair.found) for pair in twin_pairs(corpus.objects[Split.VALIDATION])[:600]]
-    expected, scores = shipped_reranker.score_pairs(pairs), fast.score_pairs(pairs)
-    threshold = load_threshold(shipped_reranker)
-    assert threshold is not None
-    assert ((expected >= threshold.threshold) != (scores >= threshold.threshold)).mean() < 0.015
-    assert np.abs(expected - scores).mean() < 0.02
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ LAYERS = (
     {"search.encoder", "search.reranker", "search.index", "search.row_file", "search.likelihood"},
     {"search.threshold", "search.current_index", "search.rejects"},
     {"search.retriever"},
-    {"search.answers"},
+    {"search.answers", "search.rule"},
     {"search.pipeline", "search.ingest"},
     {"search.training"},
     {"search.gate"},

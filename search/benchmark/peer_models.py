@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from search.application import Application
+from search.errors import BenchmarkError
 
 WEIGHTS, MODULES, TRANSFORMER = "model.safetensors", "modules.json", "sentence_bert_config.json"
 
@@ -21,14 +23,21 @@ def models_for_peers(application: Application, folder: Path) -> dict[str, str]:
 
     Returns:
         The folders, of `reranker` and `encoder`.
+
+    Raises:
+        BenchmarkError: A model has other files than these, or the folder cannot be written.
     """
     shutil.rmtree(folder, ignore_errors=True)
     models = {"reranker": application.reranker.folder, "encoder": application.encoder.folder}
     for name, source in models.items():
-        copy = shutil.copytree(source, folder / name)
-        numbers = {key: tensor.float() for key, tensor in load_file(source / WEIGHTS).items()}
-        save_file(numbers, copy / WEIGHTS, metadata={"format": "pt"})
-    _name_as_before(folder / "encoder")
+        try:
+            copy = shutil.copytree(source, folder / name)
+            numbers = {key: tensor.float() for key, tensor in load_file(source / WEIGHTS).items()}
+            save_file(numbers, copy / WEIGHTS, metadata={"format": "pt"})
+            if name == "encoder":
+                _name_as_before(copy)
+        except (OSError, LookupError, TypeError, ValueError, SafetensorError) as error:
+            raise BenchmarkError(f"{source} cannot be copied for the peers: {type(error).__name__}: {error}") from error
     return {name: str(folder / name) for name in models}
 
 
@@ -42,8 +51,8 @@ def _name_as_before(encoder: Path) -> None:
         settings = encoder / module["path"] / "config.json"
         if module["type"].endswith(".Pooling"):
             told = _read(settings)
-            mode = {f"pooling_mode_{_BEFORE.get(told['pooling_mode'], told['pooling_mode'])}": True}
-            settings.write_text(json.dumps({"word_embedding_dimension": told["embedding_dimension"], **mode}))
+            kept = {"word_embedding_dimension": told["embedding_dimension"], "include_prompt": told["include_prompt"]}
+            settings.write_text(json.dumps({**kept, f"pooling_mode_{_BEFORE[told['pooling_mode']]}": True}))
         elif module["type"].endswith(".Normalize"):
             settings.unlink(missing_ok=True)
     (encoder / MODULES).write_text(json.dumps(modules))

@@ -40,7 +40,7 @@ def run_benchmark(
 
     Args:
         application: Its models, which must run on the CPU by graphs.
-        folder: For inventories, offices and what the peers write.
+        folder: For inventories, offices, the peers' models and what they write.
         own: The Python that runs lostfound.
         peers: The Python that has the peers.
         sizes: Items searched.
@@ -49,7 +49,7 @@ def run_benchmark(
         show: Shows progress.
 
     Raises:
-        BenchmarkError: The models have no graphs.
+        BenchmarkError: The models have no graphs, or cannot be copied for the peers.
         FingerprintError: The threshold does not hold for the reranker's graph.
     """
     if application.encoder.graph is None or application.reranker.graph is None:

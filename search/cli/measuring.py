@@ -20,7 +20,7 @@ def benchmark(
     items: Annotated[list[int] | None, typer.Option(min=1_000, help="Items searched; repeat it.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 3,
     queries: Annotated[int, typer.Option(min=1, max=400, help="Searches of each kind.")] = 30,
-    output: Annotated[Path, typer.Option(help="Folder for report, plot, inventories and offices.")] = Path(
+    output: Annotated[Path, typer.Option(help="Folder for report, plot, inventories, offices, models.")] = Path(
         "runs/benchmark"
     ),
 ) -> None:

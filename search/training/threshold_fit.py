@@ -210,9 +210,9 @@ def _threshold(labels: Labels, scores: Values, groups: Sequence[str], policy: Po
 
 
 def _exactly(reranker: Reranker, pairs: Sequence[tuple[str, str]], advance: Advance | None) -> Values:
-    """Scores as a search shows them: what reaches the threshold is as exact as the model."""
-    every = np.full(len(pairs), -np.inf)
-    return reranker.score_pairs(pairs, advance, every).astype(np.float64)
+    """The model's own scores, of every pair: there is no threshold yet that only some of them come near."""
+    needed = np.full(len(pairs), -np.inf)
+    return reranker.score_pairs(pairs, advance, needed).astype(np.float64)
 
 
 DECISION_FIGURES = {
