@@ -107,7 +107,8 @@ class Graph:
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         early = self.notes.early_exit if may_leave else None
-        is_close = np.isneginf(needed) if needed is not None and self._exact else np.zeros(len(texts), dtype=np.bool_)
+        close_from = np.full(len(texts), np.inf) if needed is None or self._exact is None else needed - CLOSE
+        is_close = np.isneginf(close_from)
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
             output, every = parts[0].infer(dict(enumerate(inputs)))[0], rows
@@ -118,25 +119,22 @@ class Graph:
                 rows, output, inputs = rows[going_on], output[going_on], [array[going_on] for array in inputs]
             if len(rows):
                 results[rows] = _upper(parts, output, inputs) if self.hidden_width else output
-                if needed is not None and self._exact:
-                    is_close[rows] = results[rows, 0] >= needed[rows] - CLOSE
+                is_close[rows] = results[rows, 0] >= close_from[rows]
             return len(every) - int(is_close[every].sum())
 
         self._for_batches(self._compiled, texts, np.flatnonzero(~is_close), compute, advance)
-        if self._exact:
-            self._look_again(self._exact, texts, np.flatnonzero(is_close), results, advance)
+        self._look_again(texts, np.flatnonzero(is_close), results, advance)
         return results
 
-    def _look_again(
-        self, exact: "_Compiled", texts: Texts, chosen: Rows, results: Outputs, advance: Advance | None
-    ) -> None:
-        """Put what the model in float32 answers to the chosen texts in place of other results."""
+    def _look_again(self, texts: Texts, chosen: Rows, results: Outputs, advance: Advance | None) -> None:
+        """Put what the model in float32 answers to the chosen texts in place of other results, where there is one."""
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
             results[rows] = parts[0].infer(dict(enumerate(inputs)))[0]
             return len(rows)
 
-        self._for_batches(exact, texts, chosen, compute, advance)
+        if self._exact:
+            self._for_batches(self._exact, texts, chosen, compute, advance)
 
     def halfway(self, texts: Texts, needed: Floats, advance: Advance | None = None) -> tuple[Features, Outputs]:
         """What an early exit reads of pairs, and what `run` answers; rows in the order of the pairs.
@@ -156,8 +154,7 @@ class Graph:
             return len(rows)
 
         self._for_batches(self._compiled, texts, np.arange(len(texts)), compute, advance)
-        if self._exact:
-            self._look_again(self._exact, texts, np.flatnonzero(results[:, 0] >= needed - CLOSE), results, None)
+        self._look_again(texts, np.flatnonzero(results[:, 0] >= needed - CLOSE), results, None)
         return known, results
 
     def _features(self, hidden: Outputs, inputs: Inputs) -> Features:

@@ -118,8 +118,7 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
     reranker = application.reranker
     if reranker.graph:
         notes = reranker.graph.notes
-        # A threshold is fitted by what a second look says of every pair; how a graph decides that gives it to some
-        # has to be measured.
+        # The threshold was fitted by second looks at every pair; a graph that gives them to some has to be measured.
         is_fitted_by_it = threshold.precision == reranker.precision and not notes.looks_twice
         if is_fitted_by_it or notes.flipped_at(threshold.threshold) is not None:
             return Optimised(reranker.name, reranker.graph.notes, is_new=False, refused={})

@@ -25,9 +25,10 @@ class Rule:
 
     def needed(self, similarities: Vectors) -> Floats | None:
         """The logits with which pairs of these similarities are shown, or with `--all` as matches; None: not known."""
-        if self.fitted is not None:
-            return self.fitted.needed(similarities, min(self.fitted.threshold, 1.0 if self.cut is None else self.cut))
-        return None if self.cut is None else np.full(len(similarities), logit(np.array(self.cut)))
+        if self.fitted is None:
+            return None if self.cut is None else np.full(len(similarities), logit(np.array(self.cut)))
+        at = self.fitted.threshold
+        return self.fitted.needed(similarities, at if self.cut is None else min(at, self.cut))
 
     def worth_reranking(self, row: list[Candidate]) -> list[Candidate]:
         """The first candidates, without those too dissimilar to be shown."""
