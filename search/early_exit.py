@@ -1,13 +1,13 @@
-"""Leaving a cross-encoder early: most candidates of a search cannot match, and two thirds of the layers can tell.
+"""Leaving a cross-encoder early: most candidates of a search cannot match, and its lower layers can often tell.
 
-A graph is cut in two. After its lower part a linear estimate of the logit says which pairs could still pass the
-threshold; only those go through the upper part. The estimate is fitted by `lostfound optimise` on searches of the
-validation split, and serves only if of the searches that were held out all but one in a hundred lose nothing by it.
+A graph is cut apart. After each part but the last a linear estimate says by how much a pair will exceed the logit that
+it needs; only those go on that may reach it. The estimates are fitted by `lostfound optimise` on searches of the
+validation split, and serve only if all but one in a hundred of these lose nothing by estimates fitted on others.
 """
 
-import re
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +15,24 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from search.types import Floats
 
-LOWER_SHARE = 2 / 3
-"""Of the layers. Of six, after the fourth a quarter of the pairs must go on, after the third more than half."""
-
 RIDGE = 1000.0
 """Penalty on the squares of the weights of standardised features."""
 
-SLACK = 1.5
-"""In standard deviations of the estimate's error. With the shipped reranker the least of 0.5, 1 and 1.5 with which
-either half of the searches keeps what it must where the other is fitted on."""
+FOLDS = 4
+"""Of the searches that an estimate is fitted on: each is looked at by one that was fitted on the others."""
+
+SLACK = 0.2
+"""In standard deviations of the estimate's error. With the shipped reranker the least of 0, 0.1, 0.2 and 0.3 that keeps
+what it must in four ways of halving the searches."""
 
 LEAST_KEPT = 0.99
-"""Of the held-out searches that find something, the share that must lose nothing."""
+"""Of the searches that find something, the share that must lose nothing."""
 
 MOST_GOING_ON = 1 / 3
-"""Of the candidates of all held-out searches; else it does not pay."""
+"""Of all candidates, to the end; else it does not pay."""
 
-MOST_OF_RERANKED = 2 / 3
-"""Likewise of those that are reranked: it saves a ninth of their layers at least."""
+MOST_LAYERS = 8 / 9
+"""Likewise, of the layers that the reranked pairs would go through without it."""
 
 LEAST_SEARCHES = 50
 """That find something, in each half."""
@@ -46,40 +46,55 @@ JUST_BELOW = 1e-3
 Features = npt.NDArray[np.float32]
 """Shape (n, FEATURES x width), from hidden states of that width."""
 
+Chosen = npt.NDArray[np.bool_]
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Estimate(BaseModel):
+    """By how much a pair will exceed the logit that it needs, and which pairs go on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: tuple[FiniteFloat, ...]
+    """Of the features, and last of the logit that the pair needs, which tells how similar it is."""
+    bias: FiniteFloat
+    margin: FiniteFloat
+    """Pairs of which this much or more is expected go on; mostly negative."""
+
+    def excess(self, known: Features, needed: Floats) -> npt.NDArray[np.float32]:
+        """Estimated, in logits; shape (n,)."""
+        *_, of_needed = self.weights
+        return (known @ self._weights + of_needed * needed + self.bias).astype(np.float32)
+
+    @cached_property
+    def _weights(self) -> npt.NDArray[np.float32]:
+        return np.array(self.weights[:-1], dtype=np.float32)
+
 
 class EarlyExit(BaseModel):
     """Which pairs need not be computed to the end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: tuple[FiniteFloat, ...]
-    """Of the features."""
-    bias: FiniteFloat
-    margin: FiniteFloat
-    """Pairs whose estimated logit is at least this far above the one that they need go on; mostly negative."""
+    estimates: tuple[Estimate | None, ...]
+    """After each part of the graph but the last; None: there none leaves."""
     kept: float = Field(ge=0, le=1)
-    """Share of the held-out searches of which no match left."""
+    """Share of the searches of which no match left, by estimates that were fitted on other searches."""
     searches: int
     """So many those were."""
     reranked: float = Field(ge=0, le=1)
     """Share of the candidates that are similar enough to be reranked."""
-    going_on: float = Field(ge=0, le=1)
-    """Share of the reranked pairs of held-out searches that went on."""
+    going_on: tuple[float, ...]
+    """Share of the reranked pairs that are still there after each part but the last."""
+    layers: float = Field(ge=0, le=1)
+    """Share of the layers that reranked pairs go through, on average."""
 
     @property
     def pays(self) -> bool:
         """Whether it keeps enough, and enough leave."""
-        few_go_on = self.going_on <= MOST_OF_RERANKED and self.reranked * self.going_on <= MOST_GOING_ON
+        few_go_on = self.layers <= MOST_LAYERS and self.reranked * self.going_on[-1] <= MOST_GOING_ON
         return self.kept >= LEAST_KEPT and few_go_on
-
-    def estimates(self, known: Features) -> npt.NDArray[np.float32]:
-        """Estimated logits; shape (n,)."""
-        logits: npt.NDArray[np.float32] = known @ self._weights + np.float32(self.bias)
-        return logits
-
-    @cached_property
-    def _weights(self) -> npt.NDArray[np.float32]:
-        return np.array(self.weights, dtype=np.float32)
 
 
 def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types: npt.NDArray[np.int64]) -> Features:
@@ -102,80 +117,102 @@ def features(hidden: npt.NDArray[np.float32], mask: npt.NDArray[np.int64], types
 
 
 def fit_early_exit(
-    known: Features, logits: Floats, needed: Floats, search: npt.NDArray[np.int64], searches: int, depth: int
+    known: Sequence[Features],
+    logits: Floats,
+    needed: Floats,
+    search: Numbers,
+    cuts: Sequence[float],
+    candidates: int,
 ) -> EarlyExit | None:
-    """Fit on the first half of some searches, look at the other half; None where too few of them find something.
+    """Fit on searches whose two halves have nothing in common; None where too few of them find something or none pays.
+
+    Each half is judged by estimates that were fitted on the other; those that serve are fitted on both.
 
     Args:
-        known: Features of all reranked pairs of the searches.
+        known: Features of all reranked pairs of the searches, after each part of the graph but the last.
         logits: Of the whole model; shape (n,).
         needed: The logit with which each pair would be shown; shape (n,).
         search: The number of each pair's search, from 0; shape (n,).
-        searches: So many there were.
-        depth: Candidates of each, those that are too dissimilar to be reranked included.
+        cuts: The shares of the layers after which the graph is cut.
+        candidates: Of all searches, those that are too dissimilar to be reranked included.
 
     Returns:
-        The estimate by ridge regression; the margin is the lowest of a pair of the first half that would be shown, and
-        some slack below, or whether the other half holds a lower one would be chance.
+        The one that lets pairs leave after the most parts, of those that pay.
     """
-    first = search < searches // 2
-    if first.all() or not first.any():
+    excess = (logits - needed).astype(np.float32)
+    is_first = search <= search.max(initial=0) // 2
+    if min(len(np.unique(search[half & (excess >= 0)])) for half in (is_first, ~is_first)) < LEAST_SEARCHES:
         return None
-    mean, deviation = known[first].mean(axis=0), known[first].std(axis=0) + 1e-6
-    scaled, centre = (known[first] - mean) / deviation, float(logits[first].mean())
-    gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
-    weights = np.linalg.solve(gram, scaled.T @ (logits[first] - centre)) / deviation
-    bias = centre - float(mean @ weights)
-    estimates, is_shown = known @ weights + bias, logits >= needed
-    margins = estimates - needed
-    lowest = np.full(searches, np.inf)
-    np.minimum.at(lowest, search[is_shown], margins[is_shown])
-    of_first, of_others = (half[np.isfinite(half)] for half in (lowest[: searches // 2], lowest[searches // 2 :]))
-    if min(len(of_first), len(of_others)) < LEAST_SEARCHES:
-        return None
-    error = float((estimates - logits)[first & is_shown].std())
-    margin = float(of_first.min()) - SLACK * error
+    estimates = []
+    goes_on = np.ones((len(known), len(search)), dtype=bool)
+    for number, of_part in enumerate(known):
+        for fitted_on in (is_first, ~is_first):
+            by_half = _fitted(of_part, excess, needed, search, fitted_on)
+            judged = by_half.excess(of_part[~fitted_on], needed[~fitted_on]) >= by_half.margin
+            goes_on[number, ~fitted_on] = judged
+        estimates.append(_fitted(of_part, excess, needed, search, np.ones(len(search), dtype=bool)))
+    for skipped in range(len(known)):
+        goes_on[:skipped] = True
+        early = _judged(
+            [*[None] * skipped, *estimates[skipped:]],
+            np.logical_and.accumulate(goes_on),
+            search,
+            excess >= 0,
+            cuts,
+            candidates,
+        )
+        if early.pays:
+            return early
+    return None
+
+
+def _judged(
+    estimates: Sequence[Estimate | None],
+    is_there: Chosen,
+    search: Numbers,
+    is_shown: Chosen,
+    cuts: Sequence[float],
+    candidates: int,
+) -> EarlyExit:
+    """With the figures of what is still there after each part; shape (parts but the last, n)."""
+    finding = np.unique(search[is_shown])
+    losing = np.unique(search[is_shown & ~is_there[-1]])
+    going_on = is_there.mean(axis=1).tolist()
+    depths = [after - before for before, after in pairwise([0.0, *cuts, 1.0])]
     return EarlyExit(
-        weights=tuple(map(float, weights)),
-        bias=bias,
-        margin=margin,
-        kept=float((of_others >= margin).mean()),
-        searches=len(of_others),
-        reranked=len(search) / (searches * depth),
-        going_on=float((margins[~first] >= margin).mean()),
+        estimates=tuple(estimates),
+        kept=1 - len(losing) / len(finding),
+        searches=len(finding),
+        reranked=len(search) / candidates,
+        going_on=tuple(going_on),
+        layers=float(np.dot([1.0, *going_on], depths)),
     )
 
 
-def cut_in_two(network: Any, openvino: Any) -> tuple[Any, Any] | None:
-    """The lower and the upper part of an OpenVINO model of a BERT; None of one that is built otherwise.
+def _fitted(known: Features, excess: Floats, needed: Floats, search: Numbers, chosen: Chosen) -> Estimate:
+    """By ridge regression on the chosen pairs.
 
-    The lower part has the network's inputs and gives the hidden states, shape (n, tokens, width); the upper part takes
-    these before the same inputs. The network itself is no longer of use.
+    The margin is the least that is expected of a pair that would be shown, by a regression on other searches.
     """
-    opset, model = openvino.opset13, openvino.Model
-    layers = {int(match[1]) for op in network.get_ops() if (match := _LAYER.search(op.get_friendly_name()))}
-    last = round(len(layers) * LOWER_SHARE) - 1
-    ends = [op.output(0) for op in network.get_ordered_ops() if _is_end_of(last, op)]
-    if not ends or last + 1 >= len(layers):
-        return None
-    end = ends[-1]
-    shape = end.get_partial_shape()
-    if len(shape) != 3 or shape[2].is_dynamic:  # noqa: PLR2004
-        return None
-    lower = model([opset.result(end)], network.get_parameters(), "lower").clone()
-    hidden = opset.parameter(shape, end.get_element_type(), "hidden")
-    for user in end.get_target_inputs():
-        if user.get_node().get_type_name() != "Result":
-            user.replace_source_output(hidden.output(0))
-    return lower, model(network.get_results(), [hidden, *network.get_parameters()], "upper")
+    inputs = np.column_stack([known[chosen], needed[chosen].astype(np.float32)])
+    targets, numbers = excess[chosen], search[chosen]
+    fold = np.digitize(numbers, np.quantile(np.unique(numbers), np.arange(1, FOLDS) / FOLDS))
+    expected = np.empty(len(targets))
+    for number in range(FOLDS):
+        weights, bias = _ridge(inputs[fold != number], targets[fold != number])
+        expected[fold == number] = inputs[fold == number] @ weights + bias
+    is_shown = targets >= 0
+    error = float((expected - targets)[is_shown].std())
+    weights, bias = _ridge(inputs, targets)
+    return Estimate(
+        weights=tuple(map(float, weights)), bias=bias, margin=float(expected[is_shown].min()) - SLACK * error
+    )
 
 
-def _is_end_of(layer: int, op: Any) -> bool:
-    """Whether it is of the layer's last normalisation: its scale and shift fall away where they do nothing."""
-    name, kind = op.get_friendly_name(), op.get_type_name()
-    return f"encoder.layer.{layer}.output.LayerNorm" in name and "nncf" not in name and kind in _NORMALISING
-
-
-_NORMALISING = ("MVN", "Multiply", "Add")
-
-_LAYER = re.compile(r"\bencoder\.layer\.(\d+)\.")
+def _ridge(inputs: Features, targets: Floats) -> tuple[Floats, float]:
+    """Weights and bias, of inputs as they are."""
+    mean, deviation, centre = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6, float(targets.mean())
+    scaled = (inputs - mean) / deviation
+    gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
+    weights = np.linalg.solve(gram, scaled.T @ (targets - centre)) / deviation
+    return weights, centre - float(mean @ weights)

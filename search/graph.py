@@ -4,6 +4,7 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from search.batches import even_budget, token_batches
-from search.early_exit import FEATURES, JUST_BELOW, Features, cut_in_two, features
+from search.early_exit import FEATURES, JUST_BELOW, Features, features
 from search.errors import ModelError
 from search.graph_notes import EXACT, GRAPH, MENDED_BY, TOKENIZER, GraphNotes, import_openvino, read_notes
+from search.graph_parts import cut_apart
 from search.types import Advance, Floats
 
 BATCH_TOKENS = 768
@@ -64,18 +66,19 @@ class Graph:
             core = openvino.Core()
             network = core.read_model(folder / GRAPH)
             is_of_pairs = self.notes.width == 1 and "token_type_ids" in self.notes.inputs
-            halves = cut_in_two(network, openvino) if is_of_pairs else None
+            parts, self.cuts = cut_apart(network, openvino) if is_of_pairs else ([network], [])
             with ThreadPoolExecutor(1) as beside:
                 exact = beside.submit(self._compile_exact, core)
                 # One stream per core or so: batches side by side, none of which waits for the other.
-                self._compiled = _Compiled(core, halves or (network,), self.notes.arithmetic, "THROUGHPUT")
+                self._compiled = _Compiled(core, parts, self.notes.arithmetic, "THROUGHPUT")
                 self._exact = exact.result()
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {MENDED_BY}") from error
-        self.hidden_width = int(halves[0].output(0).partial_shape[2].get_length()) if halves else None
-        """Of the states between its two parts; None where it is not cut."""
+        # `cuts` are the shares of the layers after which it is cut, `hidden_width` is that of the states there.
+        self.hidden_width = int(parts[0].output(0).partial_shape[2].get_length()) if self.cuts else 0
         early = self.notes.early_exit
-        if early and (not self.hidden_width or len(early.weights) != FEATURES * self.hidden_width):
+        widths = {len(estimate.weights) - 1 for estimate in early.estimates if estimate} if early else set()
+        if early and (len(early.estimates) != len(self.cuts) or widths != {FEATURES * self.hidden_width}):
             raise ModelError(f"{folder} does not fit its early exit; {MENDED_BY}")
 
     def _compile_exact(self, core: Any) -> "_Compiled | None":
@@ -107,18 +110,24 @@ class Graph:
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         early = self.notes.early_exit if may_leave else None
+        estimates = early.estimates if early and needed is not None else ()
         close_from = np.full(len(texts), np.inf) if needed is None or self._exact is None else needed - CLOSE
         is_close = np.isneginf(close_from)
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
-            output, every = parts[0].infer(dict(enumerate(inputs)))[0], rows
-            if early and needed is not None:
-                estimates = early.estimates(self._features(output, inputs))
-                results[rows, 0] = np.minimum(estimates, needed[rows] - JUST_BELOW)
-                going_on = np.flatnonzero(estimates - needed[rows] >= early.margin)
-                rows, output, inputs = rows[going_on], output[going_on], [array[going_on] for array in inputs]
-            if len(rows):
-                results[rows] = _upper(parts, output, inputs) if self.hidden_width else output
+            every, hidden = rows, list[Outputs]()
+            for part, estimate in zip_longest(parts, estimates):
+                output = part.infer(dict(enumerate([*hidden, *inputs])))[0]
+                if estimate and needed is not None:
+                    excess = estimate.excess(self._features(output, inputs), needed[rows])
+                    results[rows, 0] = needed[rows] + np.minimum(excess, -JUST_BELOW)
+                    going_on = np.flatnonzero(excess >= estimate.margin)
+                    rows, output, inputs = rows[going_on], output[going_on], [array[going_on] for array in inputs]
+                    if not len(rows):
+                        break
+                hidden = [output]
+            else:
+                results[rows] = output
                 is_close[rows] = results[rows, 0] >= close_from[rows]
             return len(every) - int(is_close[every].sum())
 
@@ -136,21 +145,25 @@ class Graph:
         if self._exact:
             self._for_batches(self._exact, texts, chosen, compute, advance)
 
-    def halfway(self, texts: Texts, needed: Floats, advance: Advance | None = None) -> tuple[Features, Outputs]:
-        """What an early exit reads of pairs, and what `run` answers; rows in the order of the pairs.
+    def on_the_way(
+        self, texts: Texts, needed: Floats, advance: Advance | None = None
+    ) -> tuple[list[Features], Outputs]:
+        """What an early exit reads of pairs after each part but the last, and what `run` answers; in the pairs' order.
 
         Raises:
-            ModelError: As `run`, or the graph is not cut in two.
+            ModelError: As `run`.
         """
-        if not self.hidden_width:
-            raise ModelError(f"{self.folder} is of a model that cannot be left early")
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
-        known = np.empty((len(texts), FEATURES * self.hidden_width), dtype=np.float32)
+        known = [np.empty((len(texts), FEATURES * self.hidden_width), dtype=np.float32) for _ in self.cuts]
 
         def compute(parts: list[Any], inputs: Inputs, rows: Rows) -> int:
-            hidden = parts[0].infer(dict(enumerate(inputs)))[0]
-            known[rows] = self._features(hidden, inputs)
-            results[rows] = _upper(parts, hidden, inputs)
+            hidden = list[Outputs]()
+            for number, part in enumerate(parts):
+                output = part.infer(dict(enumerate([*hidden, *inputs])))[0]
+                if number < len(known):
+                    known[number][rows] = self._features(output, inputs)
+                hidden = [output]
+            results[rows] = output
             return len(rows)
 
         self._for_batches(self._compiled, texts, np.arange(len(texts)), compute, advance)
@@ -227,11 +240,6 @@ class _Compiled:
             yield parts
         finally:
             self._idle.put(parts)
-
-
-def _upper(parts: list[Any], hidden: Outputs, inputs: Inputs) -> Outputs:
-    logits: Outputs = parts[1].infer(dict(enumerate([hidden, *inputs])))[0]
-    return logits
 
 
 def reading_tokenizer(folder: Path, max_length: int) -> Tokenizer:

@@ -25,7 +25,7 @@ class GraphNotes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[2]
+    format: Literal[3]
     model: str
     """Fingerprint of the model."""
     precision: str

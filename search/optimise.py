@@ -1,8 +1,8 @@
 """Makes the graphs of the models for a CPU: converted, quantised, measured beside the model itself, published whole.
 
 A graph serves only if it does as the model does: fewer than 0.5 % of the validation pairs fall on the other side of the
-threshold, average precision moves by less than 0.002, and no vector is turned beyond a cosine of 0.999. Then it is seen
-whether pairs may leave the reranker's early.
+threshold, average precision moves by less than 0.002, and no vector is turned beyond a cosine of 0.999; and only if it
+is faster than the model, and than in float32. Then it is seen whether pairs may leave the reranker's early.
 """
 
 import random
@@ -39,6 +39,9 @@ MOST_AP_MOVED = 0.002
 
 EXAMPLES = 500
 """Pairs of the training split by which int8 chooses its ranges."""
+
+PACE_PAIRS, PACE_ROUNDS = 100, 3
+"""By which it is seen whether a coarse graph is faster than its float32 copy."""
 
 Measure = Callable[[Graph, Advance], dict[str, float]]
 """From a graph to its figures beside the model's."""
@@ -135,6 +138,7 @@ def _reranker(application: Application, threshold: Threshold, show: ShowProgress
     needed = threshold.needed(similarities)
 
     def measure(graph: Graph, advance: Advance) -> dict[str, float]:
+        _require_gain(graph, texts[:PACE_PAIRS])
         logits, taken = _timed(lambda: graph.run(texts, advance, needed)[:, 0])
         if not np.isfinite(logits).all():
             raise ModelError("its scores are no numbers")
@@ -206,6 +210,24 @@ def _made(
     notes = graph.notes.model_copy(update={"figures": figures})
     write_notes(folder, notes)
     return notes
+
+
+def _require_gain(graph: Graph, pairs: Texts) -> None:
+    """Refuse a coarse graph that is no faster than its float32 copy: a processor of AVX2 alone has no gain by int8.
+
+    Raises:
+        ModelError: It is no faster, in the best of some rounds.
+    """
+    if not graph.notes.looks_twice:
+        return
+    by_copy = np.full(len(pairs), -np.inf)
+    rounds = [
+        (_timed(lambda: graph.run(pairs))[1], _timed(lambda: graph.run(pairs, needed=by_copy))[1])
+        for _ in range(PACE_ROUNDS)
+    ]
+    coarse, exact = (len(pairs) / min(seconds) for seconds in zip(*rounds, strict=True))
+    if coarse <= exact:
+        raise ModelError(f"it computes {coarse:.0f} pairs per second, in float32 {exact:.0f}")
 
 
 def objection(figures: dict[str, float]) -> str | None:

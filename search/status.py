@@ -83,7 +83,7 @@ def _told(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _model(model: Model) -> dict[str, Any]:
     told = {"name": model.name, "folder": str(model.folder), "fingerprint": model.fingerprint}
     if notes := model.graph_notes:
-        leaving = f", {1 - notes.early_exit.going_on:.0%} leave early" if notes.early_exit else ""
+        leaving = f", {1 - notes.early_exit.going_on[-1]:.0%} leave early" if notes.early_exit else ""
         return told | {"computed by": f"OpenVINO, {notes.precision}{leaving}"}
     if not model.runs_on_cpu:
         return told | {"computed by": f"torch on {model.torch_device}"}

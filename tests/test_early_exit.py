@@ -12,7 +12,7 @@ import pytest
 from conftest import make_pairs, make_tiny_reranker, with_threshold
 
 from search.conversion import save_graph, variants, write_notes
-from search.early_exit import EarlyExit, Features, features, fit_early_exit
+from search.early_exit import EarlyExit, Estimate, Features, features, fit_early_exit
 from search.encoder import BiEncoder
 from search.errors import FingerprintError, ModelError
 from search.graph import Graph
@@ -28,8 +28,8 @@ PAIRS = make_pairs(100)
 
 @pytest.fixture(scope="module")
 def deep_reranker(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
-    """Of three layers, so that it can be cut in two."""
-    return Reranker(str(make_tiny_reranker(tmp_path_factory.mktemp("deep"), seed=1, layers=3)), "cpu")
+    """Of four layers, so that it is cut after the first and the third."""
+    return Reranker(str(make_tiny_reranker(tmp_path_factory.mktemp("deep"), seed=1, layers=4)), "cpu")
 
 
 @pytest.fixture
@@ -47,34 +47,44 @@ NEEDED = np.random.default_rng(2).normal(scale=0.1, size=len(PAIRS)).astype(np.f
 def with_exit(
     folder: Path, graph: Graph, share: float = 0.6, threshold: float = 0.5, encoder: str = "an encoder"
 ) -> EarlyExit:
-    """Writes an early exit by a random estimate by which this share of PAIRS goes on."""
-    known, _ = graph.halfway(PAIRS, NEEDED)
-    weights = np.random.default_rng(1).normal(size=known.shape[1]).astype(np.float32)
+    """Writes an early exit by random estimates by each of which this share of PAIRS goes on."""
+    known, _ = graph.on_the_way(PAIRS, NEEDED)
+    rng = np.random.default_rng(1)
+    estimates = []
+    for of_part in known:
+        weights = tuple(map(float, rng.normal(size=of_part.shape[1] + 1)))
+        estimate = Estimate(weights=weights, bias=0.5, margin=0)
+        margin = float(np.quantile(estimate.excess(of_part, NEEDED), 1 - share))
+        above_all = 1 if share == 0 else 0
+        estimates.append(estimate.model_copy(update={"margin": margin + above_all}))
     early = EarlyExit(
-        weights=tuple(map(float, weights)),
-        bias=0.5,
-        margin=float(np.quantile(known @ weights - NEEDED, 1 - share)) + 0.5,
-        kept=1,
-        searches=50,
-        reranked=1,
-        going_on=share,
+        estimates=tuple(estimates), kept=1, searches=50, reranked=1, going_on=(share, share**2), layers=0.5
     )
     write_notes(folder, graph.notes.model_copy(update={"early_exit": early, "early_exit_for": (threshold, encoder)}))
     return early
 
 
-def test_a_graph_in_two_parts_answers_as_its_model(folder: Path, deep_reranker: Reranker) -> None:
+def test_a_graph_in_parts_answers_as_its_model(folder: Path, deep_reranker: Reranker) -> None:
     graph = Graph(folder, deep_reranker.fingerprint)
-    known, logits = graph.halfway(PAIRS, NEEDED)
+    known, logits = graph.on_the_way(PAIRS, NEEDED)
     np.testing.assert_allclose(sigmoid(logits[:, 0]), deep_reranker.score_pairs(PAIRS), atol=1e-5)
-    assert (graph.hidden_width, known.shape) == (32, (len(PAIRS), 5 * 32))
+    assert (graph.cuts, [part.shape for part in known]) == ([0.25, 0.75], [(len(PAIRS), 5 * 32)] * 2)
+
+
+def test_parts_give_the_states_of_the_layers_that_they_are_cut_after(folder: Path, deep_reranker: Reranker) -> None:
+    deep_reranker.load()
+    model = deep_reranker._model()
+    known, _ = Graph(folder, deep_reranker.fingerprint).on_the_way(PAIRS, NEEDED)
+    tokens = model.tokenizer(PAIRS, padding=True, truncation=True, max_length=model.max_seq_length, return_tensors="pt")
+    states = model.transformers_model.bert(**tokens, output_hidden_states=True).hidden_states
+    mask, types = (tokens[name].numpy() for name in ("attention_mask", "token_type_ids"))
+    for of_part, layers in zip(known, (1, 3), strict=True):
+        expected = features(states[layers].detach().numpy(), mask, types)
+        np.testing.assert_allclose(of_part, expected, atol=1e-4)
 
 
 def test_a_graph_of_an_encoder_is_not_cut(graphs: Path, encoder: BiEncoder) -> None:
-    graph = Graph(graphs / encoder.fingerprint[:16], encoder.fingerprint)
-    assert graph.hidden_width is None
-    with pytest.raises(ModelError, match="cannot be left early"):
-        graph.halfway(["a hat"], np.zeros(1))
+    assert Graph(graphs / encoder.fingerprint[:16], encoder.fingerprint).cuts == []
 
 
 def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_were(
@@ -83,19 +93,29 @@ def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_
     monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
     graph = Graph(folder, deep_reranker.fingerprint)
     early = with_exit(folder, graph)
-    known, logits = graph.halfway(PAIRS, NEEDED)
+    known, logits = graph.on_the_way(PAIRS, NEEDED)
     scores = sigmoid(logits[:, 0])
     fast = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
     assert fast.may_leave_early(0.5, "an encoder")
     assert not fast.may_leave_early(0.5, "another")
     assert not fast.may_leave_early(0.6, "an encoder")
-    leaves = early.estimates(known) - NEEDED < early.margin
-    assert 30 <= leaves.sum() <= 50
+    first, second = (
+        estimate.excess(of_part, NEEDED) < estimate.margin
+        for estimate, of_part in zip(early.estimates, known, strict=True)
+        if estimate
+    )
+    leaves = first | second
+    assert 10 <= (second & ~first).sum() <= first.sum() <= 45
     found: Scores = fast.score_pairs(PAIRS, needed=NEEDED, may_leave=True)
     np.testing.assert_allclose(found[~leaves], scores[~leaves], atol=1e-5)
     assert (found[leaves] < sigmoid(NEEDED)[leaves]).all()
     assert (found[leaves] != scores[leaves]).all()
     np.testing.assert_allclose(fast.score_pairs(PAIRS), scores, atol=1e-5)
+    last_alone = early.model_copy(update={"estimates": (None, early.estimates[1])})
+    write_notes(folder, graph.notes.model_copy(update={"early_exit": last_alone}))
+    found = Graph(folder, deep_reranker.fingerprint).run(PAIRS, needed=NEEDED, may_leave=True)[:, 0]
+    np.testing.assert_allclose(sigmoid(found)[~second], scores[~second], atol=1e-5)
+    assert (found[second] < NEEDED[second]).all()
 
 
 def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, deep_reranker: Reranker) -> None:
@@ -185,10 +205,15 @@ def test_a_graph_that_does_not_fit_on_the_disk_is_an_error_of_the_disk(deep_rera
 
 def test_an_early_exit_of_another_width_is_refused(folder: Path, deep_reranker: Reranker) -> None:
     graph = Graph(folder, deep_reranker.fingerprint)
-    early = with_exit(folder, graph).model_copy(update={"weights": (0.0,) * 7})
-    write_notes(folder, graph.notes.model_copy(update={"early_exit": early}))
-    with pytest.raises(ModelError, match="does not fit its early exit"):
-        Graph(folder, deep_reranker.fingerprint)
+    early = with_exit(folder, graph)
+    (first, second) = early.estimates
+    assert first is not None
+    narrow = first.model_copy(update={"weights": (0.0,) * 7})
+    for wrong in ((narrow, second), (first,)):
+        other = early.model_copy(update={"estimates": wrong})
+        write_notes(folder, graph.notes.model_copy(update={"early_exit": other}))
+        with pytest.raises(ModelError, match="does not fit its early exit"):
+            Graph(folder, deep_reranker.fingerprint)
 
 
 def test_features_are_the_first_state_the_means_of_both_texts_their_product_and_distance() -> None:
@@ -199,47 +224,71 @@ def test_features_are_the_first_state_the_means_of_both_texts_their_product_and_
 
 SEARCH = np.repeat(np.arange(200), 100)
 
+CUTS = [0.25, 0.75]
 
-def synthetic(passing: float) -> tuple[Features, Features]:
-    """Features and logits of 200 searches of 100 pairs; this share of the pairs reaches a logit of 0."""
+
+def synthetic(passing: float) -> tuple[list[Features], Features]:
+    """Features after two parts, the first of which tell less, and logits of 200 searches of 100 pairs; this share of
+    the pairs reaches a logit of 0."""
     rng = np.random.default_rng(3)
     known = rng.normal(size=(20_000, 20)).astype(np.float32)
     logits = known @ rng.normal(size=20) + rng.normal(scale=0.3, size=len(known))
-    return known, (logits - np.quantile(logits, 1 - passing)).astype(np.float32)
+    first = known + rng.normal(scale=1, size=known.shape)
+    return [first.astype(np.float32), known], (logits - np.quantile(logits, 1 - passing)).astype(np.float32)
 
 
 def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave() -> None:
     known, logits = synthetic(passing=0.03)
-    offsets = np.random.default_rng(4).normal(size=len(known))  # a similarity that counts too
-    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, 200, 100)
+    offsets = np.random.default_rng(4).normal(size=len(logits))  # a similarity that counts too
+    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, CUTS, 20_000)
     assert fitted is not None
-    assert fitted.pays
-    assert 0.03 < fitted.going_on < 0.3
-    assert fitted.searches > 80
-    leaves = fitted.estimates(known) - offsets < fitted.margin
-    assert (logits[leaves] >= 0).sum() <= 1
+    assert fitted.kept >= 0.99
+    assert fitted.searches > 160
+    after_first, after_second = fitted.going_on
+    assert 0.03 < after_second < 0.3 < after_first < 0.7
+    assert fitted.layers == pytest.approx(0.25 + 0.5 * after_first + 0.25 * after_second)
+    is_there = np.ones(len(logits), dtype=bool)
+    for estimate, of_part, share in zip(fitted.estimates, known, fitted.going_on, strict=True):
+        assert estimate is not None
+        is_there &= estimate.excess(of_part, offsets) >= estimate.margin
+        assert is_there.mean() == pytest.approx(share, abs=0.05)
+    assert (logits[~is_there] >= 0).sum() <= 2
+
+
+def test_an_exit_of_which_one_half_learns_what_does_not_hold_in_the_other_is_not_used() -> None:
+    known, logits = synthetic(passing=0.03)
+    is_second = SEARCH >= 100
+    for of_part in known:
+        of_part[is_second] *= -1
+    assert fit_early_exit(known, logits, np.zeros(len(logits)), SEARCH, CUTS, 20_000) is None
+
+
+def test_where_the_first_part_knows_nothing_pairs_leave_after_the_second_alone() -> None:
+    (first, second), logits = synthetic(passing=0.03)
+    first = np.where(SEARCH[:, None] >= 100, -first, first)
+    fitted = fit_early_exit([first, second], logits, np.zeros(len(logits)), SEARCH, CUTS, 20_000)
+    assert fitted is not None
+    assert (fitted.estimates[0], fitted.going_on[0], fitted.pays) == (None, 1, True)
+    assert fitted.layers == pytest.approx(0.75 + 0.25 * fitted.going_on[1])
 
 
 def test_an_exit_that_knows_nothing_does_not_pay() -> None:
     known, logits = synthetic(passing=0.03)
-    fitted = fit_early_exit(known[::-1], logits, np.zeros(len(known)), SEARCH, 200, 100)
-    assert fitted is not None
-    assert not fitted.pays
+    backwards = [of_part[::-1] for of_part in known]
+    assert fit_early_exit(backwards, logits, np.zeros(len(logits)), SEARCH, CUTS, 20_000) is None
 
 
 def test_an_exit_pays_by_what_is_reranked_of_the_candidates() -> None:
     known, logits = synthetic(passing=0.3)
-    few = np.random.default_rng(5).permutation(len(known)) < len(known) // 4  # others were too dissimilar
-    shown = [known[few], logits[few], np.zeros(int(few.sum())), SEARCH[few]]
-    fitted = fit_early_exit(*shown, searches=200, depth=100)
+    few = np.random.default_rng(5).permutation(len(logits)) < len(logits) // 4  # others were too dissimilar
+    shown = [[of_part[few] for of_part in known], logits[few], np.zeros(int(few.sum())), SEARCH[few], CUTS]
+    fitted = fit_early_exit(*shown, 20_000)
     assert fitted is not None
-    assert (fitted.reranked, fitted.pays, 1 / 3 < fitted.going_on < 2 / 3) == (0.25, True, True)
-    alone = fit_early_exit(*shown, searches=200, depth=25)
-    assert alone is not None
-    assert (alone.reranked, alone.going_on, alone.pays) == (1, fitted.going_on, False)
-    assert not fitted.model_copy(update={"going_on": 0.7}).pays
+    assert (fitted.reranked, fitted.pays, fitted.going_on[-1] > 1 / 3) == (0.25, True, True)
+    assert fit_early_exit(*shown, 5_000) is None
+    assert not fitted.model_copy(update={"layers": 0.9}).pays
 
 
 def test_where_searches_find_nothing_no_exit_is_fitted() -> None:
     known, logits = synthetic(passing=0.03)
-    assert fit_early_exit(known, logits - 100, np.zeros(len(known)), SEARCH, 200, 100) is None
+    assert fit_early_exit(known, logits - 100, np.zeros(len(logits)), SEARCH, CUTS, 20_000) is None

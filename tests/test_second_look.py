@@ -11,7 +11,7 @@ from conftest import make_pairs, make_tiny_reranker, with_threshold
 from sentence_transformers import CrossEncoder
 
 from search.conversion import save_graph, variants, write_notes
-from search.early_exit import JUST_BELOW, EarlyExit
+from search.early_exit import JUST_BELOW, EarlyExit, Estimate
 from search.errors import ModelError
 from search.graph import CLOSE, Graph
 from search.graph_notes import EXACT_WEIGHTS, NOTES
@@ -72,19 +72,20 @@ def test_what_comes_near_what_it_needs_has_the_score_of_the_model_and_the_rest_t
 
 def test_what_leaves_early_gets_no_second_look_and_what_goes_on_does(folder: Path, model: Reranker) -> None:
     graph, expected = Graph(folder, model.fingerprint), model.score_pairs(PAIRS)
-    known, exact = graph.halfway(PAIRS, np.full(len(PAIRS), -np.inf))
+    (_, known), exact = graph.on_the_way(PAIRS, np.full(len(PAIRS), -np.inf))
     np.testing.assert_allclose(sigmoid(exact[:, 0]), expected, atol=1e-6)
     needed = graph.run(PAIRS)[:, 0] - 1  # all are close
-    early = EarlyExit(weights=(0.01,) * known.shape[1], bias=0, margin=0, kept=1, searches=50, reranked=1, going_on=0.5)
-    margins = early.estimates(known) - needed
-    early = early.model_copy(update={"margin": float(np.median(margins))})
+    estimate = Estimate(weights=(*[0.01] * known.shape[1], -1), bias=0, margin=0)
+    excess = estimate.excess(known, needed)
+    estimate = estimate.model_copy(update={"margin": float(np.median(excess))})
+    early = EarlyExit(estimates=(None, estimate), kept=1, searches=50, reranked=1, going_on=(1, 0.5), layers=0.8)
     write_notes(folder, graph.notes.model_copy(update={"early_exit": early}))
     done: list[int] = []
     logits = Graph(folder, model.fingerprint).run(PAIRS, done.append, needed, may_leave=True)[:, 0]
-    goes_on = margins >= early.margin
+    goes_on = excess >= estimate.margin
     assert 0.4 < goes_on.mean() < 0.6
     np.testing.assert_allclose(sigmoid(logits)[goes_on], expected[goes_on], atol=1e-6)
-    left = np.minimum(early.estimates(known), needed - JUST_BELOW)
+    left = needed + np.minimum(excess, -JUST_BELOW)
     np.testing.assert_allclose(logits[~goes_on], left[~goes_on], atol=1e-3)
     assert sum(done) == len(PAIRS)
 

@@ -65,7 +65,7 @@ def optimise(json: Json = False) -> None:
 
     for made in run(Application(), progress):
         if json:
-            notes = made.notes and made.notes.model_dump(exclude={"early_exit": {"weights"}})
+            notes = made.notes and made.notes.model_dump(exclude={"early_exit": {"estimates"}})
             print_json({**asdict(made), "notes": notes})
             continue
         told: dict[str, Any] = {"serves": "torch"}
@@ -74,7 +74,8 @@ def optimise(json: Json = False) -> None:
             told |= {name: f"{figure:.4g}" for name, figure in made.notes.figures.items()}
             if early := made.notes.early_exit:
                 kept = f"{early.kept:.1%} of searches lose nothing"
-                told["leave early"] = f"{1 - early.going_on:.0%} of the reranked pairs, {kept}"
+                left = ", ".join(f"{1 - share:.0%}" for share in early.going_on)
+                told["leave early"] = f"{left} of the reranked pairs, {kept}"
         told |= {f"{variant} does not serve": why for variant, why in made.refused.items()}
         print_fields(made.model, told)
 
