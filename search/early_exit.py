@@ -19,7 +19,7 @@ RIDGE = 1000.0
 """Penalty on the squares of the weights of standardised features."""
 
 FOLDS = 4
-"""Of the searches that an estimate is fitted on: each is looked at by one that was fitted on the others."""
+"""Of each half of the searches: what is expected of one comes of an estimate that was fitted on the others."""
 
 SLACK = 0.2
 """In standard deviations of the estimate's error. With the shipped reranker the least of 0, 0.1, 0.2 and 0.3 that keeps
@@ -46,7 +46,7 @@ JUST_BELOW = 1e-3
 Features = npt.NDArray[np.float32]
 """Shape (n, FEATURES x width), from hidden states of that width."""
 
-Chosen = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 
 Numbers = npt.NDArray[np.int64]
 
@@ -86,9 +86,9 @@ class EarlyExit(BaseModel):
     reranked: float = Field(ge=0, le=1)
     """Share of the candidates that are similar enough to be reranked."""
     going_on: tuple[float, ...]
-    """Share of the reranked pairs that are still there after each part but the last."""
+    """Share of the reranked pairs that are still there after each part but the last, by the estimates of `kept`."""
     layers: float = Field(ge=0, le=1)
-    """Share of the layers that reranked pairs go through, on average."""
+    """Share of the layers that reranked pairs go through, on average; the last one counts in full."""
 
     @property
     def pays(self) -> bool:
@@ -121,10 +121,11 @@ def fit_early_exit(
     logits: Floats,
     needed: Floats,
     search: Numbers,
+    searches: int,
     cuts: Sequence[float],
-    candidates: int,
+    depth: int,
 ) -> EarlyExit | None:
-    """Fit on searches whose two halves have nothing in common; None where too few of them find something or none pays.
+    """Fit on searches whose two halves have no group of reports in common, only the items.
 
     Each half is judged by estimates that were fitted on the other; those that serve are fitted on both.
 
@@ -133,24 +134,26 @@ def fit_early_exit(
         logits: Of the whole model; shape (n,).
         needed: The logit with which each pair would be shown; shape (n,).
         search: The number of each pair's search, from 0; shape (n,).
+        searches: So many there were; the first half of them is one half.
         cuts: The shares of the layers after which the graph is cut.
-        candidates: Of all searches, those that are too dissimilar to be reranked included.
+        depth: Candidates of each search, those that are too dissimilar to be reranked included.
 
     Returns:
-        The one that lets pairs leave after the most parts, of those that pay.
+        The one that lets pairs leave after the most parts, of those that pay; None where none does, or too few searches
+        find something.
     """
     excess = (logits - needed).astype(np.float32)
-    is_first = search <= search.max(initial=0) // 2
+    is_first, fold = search < searches // 2, search * 2 * FOLDS // searches % FOLDS
     if min(len(np.unique(search[half & (excess >= 0)])) for half in (is_first, ~is_first)) < LEAST_SEARCHES:
         return None
     estimates = []
     goes_on = np.ones((len(known), len(search)), dtype=bool)
     for number, of_part in enumerate(known):
         for fitted_on in (is_first, ~is_first):
-            by_half = _fitted(of_part, excess, needed, search, fitted_on)
+            by_half = _estimate(of_part[fitted_on], excess[fitted_on], needed[fitted_on], fold[fitted_on])
             judged = by_half.excess(of_part[~fitted_on], needed[~fitted_on]) >= by_half.margin
             goes_on[number, ~fitted_on] = judged
-        estimates.append(_fitted(of_part, excess, needed, search, np.ones(len(search), dtype=bool)))
+        estimates.append(_estimate(of_part, excess, needed, fold))
     for skipped in range(len(known)):
         goes_on[:skipped] = True
         early = _judged(
@@ -159,7 +162,7 @@ def fit_early_exit(
             search,
             excess >= 0,
             cuts,
-            candidates,
+            searches * depth,
         )
         if early.pays:
             return early
@@ -168,9 +171,9 @@ def fit_early_exit(
 
 def _judged(
     estimates: Sequence[Estimate | None],
-    is_there: Chosen,
+    is_there: Mask,
     search: Numbers,
-    is_shown: Chosen,
+    is_shown: Mask,
     cuts: Sequence[float],
     candidates: int,
 ) -> EarlyExit:
@@ -189,14 +192,13 @@ def _judged(
     )
 
 
-def _fitted(known: Features, excess: Floats, needed: Floats, search: Numbers, chosen: Chosen) -> Estimate:
-    """By ridge regression on the chosen pairs.
+def _estimate(known: Features, targets: Floats, needed: Floats, fold: Numbers) -> Estimate:
+    """By ridge regression.
 
-    The margin is the least that is expected of a pair that would be shown, by a regression on other searches.
+    The margin is the least that is expected of a pair that would be shown, by a regression on the other folds, less
+    some slack.
     """
-    inputs = np.column_stack([known[chosen], needed[chosen].astype(np.float32)])
-    targets, numbers = excess[chosen], search[chosen]
-    fold = np.digitize(numbers, np.quantile(np.unique(numbers), np.arange(1, FOLDS) / FOLDS))
+    inputs = np.column_stack([known, needed.astype(np.float32)])
     expected = np.empty(len(targets))
     for number in range(FOLDS):
         weights, bias = _ridge(inputs[fold != number], targets[fold != number])

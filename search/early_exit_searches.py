@@ -20,8 +20,8 @@ from search.training.inventory import GROUPS, inventory_texts
 
 SEARCHES, DEPTH, INVENTORY = 400, 100, 10_000
 """Reports of the validation split, candidates of each, and items beside the validation objects among which they are
-found. Those are put together from the facts of the training split: a search shows 1.5 of them on average. Of items from
-the facts of the validation split it would show ten, but no office holds twenty of each thing."""
+found. The items are put together from the facts of the training split: a search shows 1.5 on average. Of items from the
+facts of the validation split it would show ten, but no office holds twenty of each thing."""
 
 
 def with_early_exit(application: Application, threshold: Threshold, show: ShowProgress) -> GraphNotes:
@@ -61,7 +61,7 @@ def _fitted(graph: Graph, encoder: BiEncoder, threshold: Threshold, show: ShowPr
         needed = threshold.needed(similarities[search, column])
         known, logits = graph.on_the_way(pairs, needed, advance)
         advance(similarities.size - len(pairs))
-    return fit_early_exit(known, logits[:, 0], needed, search, graph.cuts, similarities.size)
+    return fit_early_exit(known, logits[:, 0], needed, search, SEARCHES, graph.cuts, DEPTH)
 
 
 def _reports(objects: Sequence[LostObject]) -> list[str]:

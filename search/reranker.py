@@ -53,7 +53,8 @@ class Reranker(Model):
             pairs: n pairs; what is longer than the model reads is cut.
             advance: Called after each batch with the number of pairs in it.
             needed: The logits with which pairs would be shown, shape (n,): in what reaches them a graph is as exact as
-                the model; minus infinity: that pair is to be exact anyhow. None: as exact as the graph is.
+                the model; minus infinity: that pair is to be exact anyhow (not with `may_leave`). None: as exact as
+                the graph is.
             may_leave: Whether a pair that seems to be below what it needs may get an estimate, below it too, which a
                 graph has earlier.
 

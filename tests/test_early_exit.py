@@ -240,7 +240,7 @@ def synthetic(passing: float) -> tuple[list[Features], Features]:
 def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave() -> None:
     known, logits = synthetic(passing=0.03)
     offsets = np.random.default_rng(4).normal(size=len(logits))  # a similarity that counts too
-    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, CUTS, 20_000)
+    fitted = fit_early_exit(known, (logits + offsets).astype(np.float32), offsets, SEARCH, 200, CUTS, 100)
     assert fitted is not None
     assert fitted.kept >= 0.99
     assert fitted.searches > 160
@@ -251,7 +251,7 @@ def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave(
     for estimate, of_part, share in zip(fitted.estimates, known, fitted.going_on, strict=True):
         assert estimate is not None
         is_there &= estimate.excess(of_part, offsets) >= estimate.margin
-        assert is_there.mean() == pytest.approx(share, abs=0.05)
+        assert is_there.mean() == pytest.approx(share, abs=0.1)  # that is by halves, which have higher margins
     assert (logits[~is_there] >= 0).sum() <= 2
 
 
@@ -260,13 +260,13 @@ def test_an_exit_of_which_one_half_learns_what_does_not_hold_in_the_other_is_not
     is_second = SEARCH >= 100
     for of_part in known:
         of_part[is_second] *= -1
-    assert fit_early_exit(known, logits, np.zeros(len(logits)), SEARCH, CUTS, 20_000) is None
+    assert fit_early_exit(known, logits, np.zeros(len(logits)), SEARCH, 200, CUTS, 100) is None
 
 
 def test_where_the_first_part_knows_nothing_pairs_leave_after_the_second_alone() -> None:
     (first, second), logits = synthetic(passing=0.03)
     first = np.where(SEARCH[:, None] >= 100, -first, first)
-    fitted = fit_early_exit([first, second], logits, np.zeros(len(logits)), SEARCH, CUTS, 20_000)
+    fitted = fit_early_exit([first, second], logits, np.zeros(len(logits)), SEARCH, 200, CUTS, 100)
     assert fitted is not None
     assert (fitted.estimates[0], fitted.going_on[0], fitted.pays) == (None, 1, True)
     assert fitted.layers == pytest.approx(0.75 + 0.25 * fitted.going_on[1])
@@ -275,20 +275,20 @@ def test_where_the_first_part_knows_nothing_pairs_leave_after_the_second_alone()
 def test_an_exit_that_knows_nothing_does_not_pay() -> None:
     known, logits = synthetic(passing=0.03)
     backwards = [of_part[::-1] for of_part in known]
-    assert fit_early_exit(backwards, logits, np.zeros(len(logits)), SEARCH, CUTS, 20_000) is None
+    assert fit_early_exit(backwards, logits, np.zeros(len(logits)), SEARCH, 200, CUTS, 100) is None
 
 
 def test_an_exit_pays_by_what_is_reranked_of_the_candidates() -> None:
     known, logits = synthetic(passing=0.3)
     few = np.random.default_rng(5).permutation(len(logits)) < len(logits) // 4  # others were too dissimilar
-    shown = [[of_part[few] for of_part in known], logits[few], np.zeros(int(few.sum())), SEARCH[few], CUTS]
-    fitted = fit_early_exit(*shown, 20_000)
+    shown = [[of_part[few] for of_part in known], logits[few], np.zeros(int(few.sum())), SEARCH[few], 200, CUTS]
+    fitted = fit_early_exit(*shown, 100)
     assert fitted is not None
     assert (fitted.reranked, fitted.pays, fitted.going_on[-1] > 1 / 3) == (0.25, True, True)
-    assert fit_early_exit(*shown, 5_000) is None
+    assert fit_early_exit(*shown, 25) is None
     assert not fitted.model_copy(update={"layers": 0.9}).pays
 
 
 def test_where_searches_find_nothing_no_exit_is_fitted() -> None:
     known, logits = synthetic(passing=0.03)
-    assert fit_early_exit(known, logits - 100, np.zeros(len(logits)), SEARCH, CUTS, 20_000) is None
+    assert fit_early_exit(known, logits - 100, np.zeros(len(logits)), SEARCH, 200, CUTS, 100) is None

@@ -22,7 +22,7 @@ from search.errors import ModelError
 from search.graph import Graph
 from search.graph_notes import GRAPH, NOTES, WEIGHTS, GraphNotes, import_openvino
 from search.logistic import sigmoid
-from search.optimise import objection
+from search.optimise import COARSE_PACE, objection
 from search.reranker import Reranker
 from search.threshold import MOST_FLIPPED
 
@@ -193,6 +193,7 @@ def test_graphs_are_made_once_for_a_model_and_its_threshold(
     assert encoder["notes"]["figures"]["lowest cosine"] >= 0.999
     assert reranker["notes"]["figures"]["flipped"] < MOST_FLIPPED
     assert reranker["notes"]["early_exit_for"][0] == 0.51
+    assert (COARSE_PACE in reranker["notes"]["figures"]) == (reranker["notes"]["precision"] != "float32")
     assert [made["is_new"] for made in optimise()] == [False, False]
     assert lostfound("init")[0] == 0
     assert "graph" not in json.loads(lostfound("status", "--json")[1])["threshold"]
@@ -258,6 +259,7 @@ def test_a_device_that_is_not_there_is_told_in_the_status(
     [
         ({"lowest cosine": 0.998}, "cosine of 0.9980"),
         ({"lowest cosine": 0.9991, "texts per second": 9, "texts per second by torch": 10}, "9 texts per second"),
+        ({COARSE_PACE: 33, f"{COARSE_PACE} in float32": 39}, "33 pairs per second without second looks, in float32 39"),
         ({"flipped": 0.005}, "0.50% of the pairs"),
         ({"flipped": 0.0049, "AP": 0.902, "AP by torch": 0.9}, "0.9020 in place of 0.9000"),
         ({"flipped": 0.0049, "AP": 0.9019, "AP by torch": 0.9, "pairs per second": 2}, None),

@@ -74,8 +74,8 @@ def optimise(json: Json = False) -> None:
             told |= {name: f"{figure:.4g}" for name, figure in made.notes.figures.items()}
             if early := made.notes.early_exit:
                 kept = f"{early.kept:.1%} of searches lose nothing"
-                left = ", ".join(f"{1 - share:.0%}" for share in early.going_on)
-                told["leave early"] = f"{left} of the reranked pairs, {kept}"
+                left = ", then ".join(f"{1 - share:.0%}" for share in early.going_on)
+                told["leave early"] = f"{left} of the reranked pairs in all, {kept}"
         told |= {f"{variant} does not serve": why for variant, why in made.refused.items()}
         print_fields(made.model, told)
 
