@@ -64,8 +64,7 @@ class Estimate(BaseModel):
 
     def excess(self, known: Features, needed: Floats) -> npt.NDArray[np.float32]:
         """Estimated, in logits; shape (n,)."""
-        *_, of_needed = self.weights
-        return (known @ self._weights + of_needed * needed + self.bias).astype(np.float32)
+        return (known @ self._weights + self.weights[-1] * needed + self.bias).astype(np.float32)
 
     @cached_property
     def _weights(self) -> npt.NDArray[np.float32]:

@@ -66,7 +66,7 @@ class Graph:
             core = openvino.Core()
             network = core.read_model(folder / GRAPH)
             is_of_pairs = self.notes.width == 1 and "token_type_ids" in self.notes.inputs
-            parts, self.cuts = cut_apart(network, openvino) if is_of_pairs else ([network], [])
+            parts, cuts = cut_apart(network, openvino) if is_of_pairs else ([network], [])
             with ThreadPoolExecutor(1) as beside:
                 exact = beside.submit(self._compile_exact, core)
                 # One stream per core or so: batches side by side, none of which waits for the other.
@@ -74,8 +74,10 @@ class Graph:
                 self._exact = exact.result()
         except RuntimeError as error:
             raise ModelError(f"{folder} cannot be compiled: {error}; {MENDED_BY}") from error
-        # `cuts` are the shares of the layers after which it is cut, `hidden_width` is that of the states there.
-        self.hidden_width = int(parts[0].output(0).partial_shape[2].get_length()) if self.cuts else 0
+        self.cuts = cuts
+        """The shares of its layers after which it is cut; none where it is not."""
+        self.hidden_width = int(parts[0].output(0).partial_shape[2].get_length()) if cuts else 0
+        """Of the states there."""
         early = self.notes.early_exit
         widths = {len(estimate.weights) - 1 for estimate in early.estimates if estimate} if early else set()
         if early and (len(early.estimates) != len(self.cuts) or widths != {FEATURES * self.hidden_width}):
@@ -110,7 +112,7 @@ class Graph:
         """
         results = np.empty((len(texts), self.notes.width), dtype=np.float32)
         early = self.notes.early_exit if may_leave else None
-        estimates = early.estimates if early and needed is not None else ()
+        estimates = early.estimates if early else ()
         close_from = np.full(len(texts), np.inf) if needed is None or self._exact is None else needed - CLOSE
         is_close = np.isneginf(close_from)
 

@@ -258,11 +258,12 @@ def _too_slow(figures: dict[str, float]) -> str | None:
     return None
 
 
-_RIVALS = (
+_RIVALS: tuple[tuple[str, str, float], ...] = (
     ("texts per second", "by torch", 1.0),
     ("pairs per second", "by torch", 1.0),
     (COARSE_PACE, "in float32", 1.1),
 )
+"""A speed, beside what it is measured, and how many times as high it must be at least."""
 
 
 def _examples(objects: Sequence[LostObject]) -> list[tuple[str, str]]:
