@@ -3,9 +3,11 @@
 import csv
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import settings
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
+import search.index.build
 from search.cli import main
 from search.conversion import save_graph, variants
 from search.encoder import BiEncoder
@@ -203,14 +206,29 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def made_generations(encoder: BiEncoder, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """From `EXACT_UP_TO`, which is in force, to a folder that holds what `two_generations` says."""
+
+    @cache
+    def make(_exact_up_to: int) -> Path:
+        folder = tmp_path_factory.mktemp("generations")
+        database = Database.at(folder / "lostfound.db")
+        upgrade(database)
+        rows = [ImportedItem(reference=f"H-{n}", description=f"hat {n}, {n % 7} marks") for n in range(300)]
+        for some in (rows[:290], rows[290:]):
+            Ingest(database, encoder).upsert(some)
+            reindex(database, encoder)
+        return folder
+
+    return make
+
+
 @pytest.fixture
-def two_generations(database: Database, ingest: Ingest) -> Database:
-    """300 held items and two generations, the older one with 290 of them."""
-    rows = [ImportedItem(reference=f"H-{n}", description=f"hat {n}, {n % 7} marks") for n in range(300)]
-    ingest.upsert(rows[:290])
-    reindex(database, ingest._encoder)
-    ingest.upsert(rows[290:])
-    reindex(database, ingest._encoder)
+def two_generations(database: Database, made_generations: Callable[[int], Path]) -> Database:
+    """300 held items and two generations, the older one with 290 of them. Made once, by the `kind` of the test."""
+    made = made_generations(search.index.build.EXACT_UP_TO)
+    shutil.copytree(made, database.index_folder.parent, dirs_exist_ok=True)
     return database
 
 

@@ -136,17 +136,21 @@ def test_probabilities_are_told_in_three_words() -> None:
     assert told == ["very likely"] * 2 + ["possible"] * 2 + ["unlikely"] * 2
 
 
-@pytest.fixture
-def fitted(reranker_folder: Path, encoder: BiEncoder, tmp_path: Path) -> Reranker:
-    """A reranker with a threshold fitted in float32, its bfloat16 measured."""
-    folder = tmp_path / "reranker"
-    shutil.copytree(reranker_folder, folder)
-    reranker = Reranker(str(folder), "cpu")
+@pytest.fixture(scope="module")
+def made(reranker_folder: Path, encoder: BiEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a reranker and a threshold fitted in float32, its bfloat16 measured; not to be changed."""
+    folder = shutil.copytree(reranker_folder, tmp_path_factory.mktemp("made") / "reranker")
     objects, _ = load_corpus().of(Split.VALIDATION)
     pairs = build_pairs(objects[:20], [], encoder, MIXED, seed=1)
     others = [Reranker(str(folder), "cpu", precision="bfloat16")]
-    fit_threshold(reranker, pairs, "twenty objects", others=others).save(folder / FILE_NAME)
-    return reranker
+    fit_threshold(Reranker(str(folder), "cpu"), pairs, "twenty objects", others=others).save(folder / FILE_NAME)
+    return folder
+
+
+@pytest.fixture
+def fitted(made: Path, tmp_path: Path) -> Reranker:
+    """Of a copy of it."""
+    return Reranker(str(shutil.copytree(made, tmp_path / "reranker")), "cpu")
 
 
 def test_the_file_says_what_was_fitted_and_on_what(fitted: Reranker) -> None:
