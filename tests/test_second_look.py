@@ -14,8 +14,9 @@ from search.conversion import save_graph, variants, write_notes
 from search.early_exit import JUST_BELOW, EarlyExit, Estimate
 from search.errors import ModelError
 from search.graph import CLOSE, Graph
-from search.graph_notes import EXACT_WEIGHTS, NOTES
+from search.graph_notes import EXACT, EXACT_WEIGHTS, GRAPH, NOTES, WEIGHTS, read_notes, sha256
 from search.logistic import sigmoid
+from search.optimise import COARSE_PACE, _paces, objection
 from search.reranker import Reranker
 from search.threshold import load_threshold
 from search.training.corpus import Split, load_corpus
@@ -109,6 +110,28 @@ def test_a_graph_in_float32_needs_no_second_look(model: Reranker, tmp_path: Path
     save_graph(model, variants(int8=False)[-1], [], tmp_path / "graph")
     assert not Graph(tmp_path / "graph", model.fingerprint).notes.looks_twice
     assert not (tmp_path / "graph" / EXACT_WEIGHTS).exists()
+
+
+def test_a_coarse_graph_that_is_slower_than_its_float32_copy_does_not_serve(tmp_path: Path) -> None:
+    graphs = {}
+    for layers in (1, 24):
+        of_depth = Reranker(str(make_tiny_reranker(tmp_path / f"model-{layers}", seed=1, layers=layers)), "cpu")
+        graphs[layers] = tmp_path / f"graph-{layers}", of_depth.fingerprint
+        save_graph(of_depth, variants(int8=True)[-1], [], graphs[layers][0])
+
+    def objection_to(coarse: int, copy: int) -> str | None:
+        """To a graph of so many layers, with a copy in float32 of so many others."""
+        (made, fingerprint), other = graphs[coarse], graphs[copy][0]
+        folder = shutil.copytree(made, tmp_path / f"{coarse}-beside-{copy}")
+        for name, of_copy in ((GRAPH, EXACT), (WEIGHTS, EXACT_WEIGHTS)):
+            shutil.copy(other / name, folder / of_copy)
+        notes = read_notes(folder, fingerprint)
+        checksums = {name: sha256(folder / name) for name in (EXACT, EXACT_WEIGHTS)}
+        write_notes(folder, notes.model_copy(update={"sha256": notes.sha256 | checksums}))
+        return objection(_paces(Graph(folder, fingerprint), PAIRS))
+
+    assert objection_to(coarse=1, copy=24) is None
+    assert COARSE_PACE in (objection_to(coarse=24, copy=1) or "")
 
 
 def test_a_graph_with_a_damaged_second_look_is_refused(folder: Path, model: Reranker) -> None:
