@@ -254,11 +254,13 @@ def validation_contradictions() -> list[Pair]:
 
 def twin_pairs(objects: Sequence[LostObject]) -> list[Pair]:
     """Every report with every description of its group, the hardest of tests; about 20 % are matches."""
+    members = defaultdict(list)
+    for entry in objects:
+        members[entry.group].append(entry)
     return [
         Pair(lost, found, int(other == entry), Origin.MATCH if other == entry else Origin.TWIN, entry.group)
         for entry in objects
-        for other in objects
-        if other.group == entry.group
+        for other in members[entry.group]
         for lost in entry.lost
         for found in other.found
     ]
