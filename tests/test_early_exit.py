@@ -28,7 +28,7 @@ PAIRS = make_pairs(100)
 
 @pytest.fixture(scope="module")
 def deep_reranker(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
-    """Of four layers, so that it is cut after the first and the third."""
+    """Of four layers, so that it is cut after each but the last."""
     return Reranker(str(make_tiny_reranker(tmp_path_factory.mktemp("deep"), seed=1, layers=4)), "cpu")
 
 
@@ -57,9 +57,8 @@ def with_exit(
         margin = float(np.quantile(estimate.excess(of_part, NEEDED), 1 - share))
         above_all = 1 if share == 0 else 0
         estimates.append(estimate.model_copy(update={"margin": margin + above_all}))
-    early = EarlyExit(
-        estimates=tuple(estimates), kept=1, searches=50, reranked=1, going_on=(share, share**2), layers=0.5
-    )
+    going_on = tuple(share ** (number + 1) for number in range(len(known)))
+    early = EarlyExit(estimates=tuple(estimates), kept=1, searches=50, reranked=1, going_on=going_on, layers=0.5)
     write_notes(folder, graph.notes.model_copy(update={"early_exit": early, "early_exit_for": (threshold, encoder)}))
     return early
 
@@ -68,7 +67,7 @@ def test_a_graph_in_parts_answers_as_its_model(folder: Path, deep_reranker: Rera
     graph = Graph(folder, deep_reranker.fingerprint)
     known, logits = graph.on_the_way(PAIRS, NEEDED)
     np.testing.assert_allclose(sigmoid(logits[:, 0]), deep_reranker.score_pairs(PAIRS), atol=1e-5)
-    assert (graph.cuts, [part.shape for part in known]) == ([0.25, 0.75], [(len(PAIRS), 5 * 32)] * 2)
+    assert (graph.cuts, [part.shape for part in known]) == ([0.25, 0.5, 0.75], [(len(PAIRS), 5 * 32)] * 3)
 
 
 def test_parts_give_the_states_of_the_layers_that_they_are_cut_after(folder: Path, deep_reranker: Reranker) -> None:
@@ -78,7 +77,7 @@ def test_parts_give_the_states_of_the_layers_that_they_are_cut_after(folder: Pat
     tokens = model.tokenizer(PAIRS, padding=True, truncation=True, max_length=model.max_seq_length, return_tensors="pt")
     states = model.transformers_model.bert(**tokens, output_hidden_states=True).hidden_states
     mask, types = (tokens[name].numpy() for name in ("attention_mask", "token_type_ids"))
-    for of_part, layers in zip(known, (1, 3), strict=True):
+    for of_part, layers in zip(known, (1, 2, 3), strict=True):
         expected = features(states[layers].detach().numpy(), mask, types)
         np.testing.assert_allclose(of_part, expected, atol=1e-4)
 
@@ -92,30 +91,31 @@ def test_pairs_that_leave_early_are_below_what_they_need_and_the_others_as_they_
 ) -> None:
     monkeypatch.setattr("search.graph.TEXTS_PER_STEP", 17)
     graph = Graph(folder, deep_reranker.fingerprint)
-    early = with_exit(folder, graph)
+    early = with_exit(folder, graph, share=0.7)
     known, logits = graph.on_the_way(PAIRS, NEEDED)
     scores = sigmoid(logits[:, 0])
     fast = Reranker(deep_reranker.name, "cpu", graphs=folder.parent)
     assert fast.may_leave_early(0.5, "an encoder")
     assert not fast.may_leave_early(0.5, "another")
     assert not fast.may_leave_early(0.6, "an encoder")
-    first, second = (
+    first, second, third = (
         estimate.excess(of_part, NEEDED) < estimate.margin
         for estimate, of_part in zip(early.estimates, known, strict=True)
         if estimate
     )
-    leaves = first | second
+    leaves = first | second | third
     assert 10 <= (second & ~first).sum() <= first.sum() <= 45
+    assert 10 <= (third & ~first & ~second).sum() <= (~leaves).sum()
     found: Scores = fast.score_pairs(PAIRS, needed=NEEDED, may_leave=True)
     np.testing.assert_allclose(found[~leaves], scores[~leaves], atol=1e-5)
     assert (found[leaves] < sigmoid(NEEDED)[leaves]).all()
     assert (found[leaves] != scores[leaves]).all()
     np.testing.assert_allclose(fast.score_pairs(PAIRS), scores, atol=1e-5)
-    last_alone = early.model_copy(update={"estimates": (None, early.estimates[1])})
+    last_alone = early.model_copy(update={"estimates": (None, None, early.estimates[2])})
     write_notes(folder, graph.notes.model_copy(update={"early_exit": last_alone}))
     found = Graph(folder, deep_reranker.fingerprint).run(PAIRS, needed=NEEDED, may_leave=True)[:, 0]
-    np.testing.assert_allclose(sigmoid(found)[~second], scores[~second], atol=1e-5)
-    assert (found[second] < NEEDED[second]).all()
+    np.testing.assert_allclose(sigmoid(found)[~third], scores[~third], atol=1e-5)
+    assert (found[third] < NEEDED[third]).all()
 
 
 def test_threads_may_share_a_graph_and_a_failure_leaves_it_fit_for_use(folder: Path, deep_reranker: Reranker) -> None:
@@ -206,10 +206,10 @@ def test_a_graph_that_does_not_fit_on_the_disk_is_an_error_of_the_disk(deep_rera
 def test_an_early_exit_of_another_width_is_refused(folder: Path, deep_reranker: Reranker) -> None:
     graph = Graph(folder, deep_reranker.fingerprint)
     early = with_exit(folder, graph)
-    (first, second) = early.estimates
+    first, *others = early.estimates
     assert first is not None
     narrow = first.model_copy(update={"weights": (0.0,) * 7})
-    for wrong in ((narrow, second), (first,)):
+    for wrong in ((narrow, *others), (first,)):
         other = early.model_copy(update={"estimates": wrong})
         write_notes(folder, graph.notes.model_copy(update={"early_exit": other}))
         with pytest.raises(ModelError, match="does not fit its early exit"):
