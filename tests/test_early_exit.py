@@ -255,6 +255,20 @@ def test_a_fitted_exit_keeps_what_searches_find_and_lets_most_of_the_rest_leave(
     assert (logits[~is_there] >= 0).sum() <= 2
 
 
+def test_one_odd_search_of_many_does_not_keep_the_pairs_of_all_others() -> None:
+    known, logits = synthetic(passing=0.1)
+    search, needed = np.repeat(np.arange(800), 25), np.zeros(len(logits))
+    usual = fit_early_exit(known, logits, needed, search, 800, CUTS, 25)
+    match, worst = int(np.argmax(logits)), int(np.argmin(logits))
+    for of_part in known:
+        of_part[match] = of_part[worst]
+    odd = fit_early_exit(known, logits, needed, search, 800, CUTS, 25)
+    assert usual is not None
+    assert odd is not None
+    assert odd.kept >= 0.99
+    assert odd.going_on == pytest.approx(usual.going_on, abs=0.02)
+
+
 def test_an_exit_of_which_one_half_learns_what_does_not_hold_in_the_other_is_not_used() -> None:
     known, logits = synthetic(passing=0.03)
     is_second = SEARCH >= 100
