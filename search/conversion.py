@@ -84,7 +84,7 @@ def save_graph(model: BiEncoder | Reranker, variant: Variant, examples: Texts, f
         tokenizer = loaded.tokenizer.backend_tokenizer.to_str()
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     notes = GraphNotes(
-        format=3,
+        format=4,
         model=model.fingerprint,
         precision=variant.name,
         arithmetic=variant.arithmetic,

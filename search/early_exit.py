@@ -142,8 +142,8 @@ def fit_early_exit(
         depth: Candidates of each search, those that are too dissimilar to be reranked included.
 
     Returns:
-        The one that lets pairs leave after the most parts, of those that pay; None where none does, or too few searches
-        find something.
+        The one by all parts, or without the first, the first two and so on, whichever pays first; None where none does,
+        or too few searches find something.
     """
     excess = (logits - needed).astype(np.float32)
     is_first, fold = search < searches // 2, search * 2 * FOLDS // searches % FOLDS
@@ -216,7 +216,8 @@ def _estimate(known: Features, targets: Floats, needed: Floats, search: Numbers,
 def _ridge(inputs: Features, targets: Floats) -> tuple[Floats, float]:
     """Weights and bias, of inputs as they are."""
     mean, deviation, centre = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6, float(targets.mean())
-    scaled = (inputs - mean) / deviation
+    scaled = inputs - mean
+    scaled /= deviation  # in place, for these may be a quarter of a gigabyte
     gram = scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1], dtype=np.float32)
     weights = np.linalg.solve(gram, scaled.T @ (targets - centre)) / deviation
     return weights, centre - float(mean @ weights)

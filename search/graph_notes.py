@@ -25,7 +25,7 @@ class GraphNotes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[3]
+    format: Literal[4]
     model: str
     """Fingerprint of the model."""
     precision: str

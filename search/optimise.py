@@ -89,6 +89,8 @@ def optimise(application: Application, show_progress: ShowProgress | None = None
             return [encoder, made]
     except Timeout:
         raise ModelError(f"another process makes graphs in {application.graphs}; wait for it") from None
+    except MemoryError:
+        raise ModelError("no memory is left to make graphs; it takes about 3.5 GB") from None
     except OSError as error:
         raise ModelError(f"{application.graphs} cannot be written: {error}; free some space and try again") from error
 

@@ -42,7 +42,8 @@ def test_a_search_is_served_by_the_newest_generation_and_the_changes_since(
     retriever = Retriever(two_generations, encoder)
     assert len(search(retriever, encoder)[0]) == 300
     if sys.platform == "linux":  # mapped, so that processes share its pages
-        assert f"{generations_of(two_generations).names()[0]}/vectors.faiss" in Path("/proc/self/maps").read_text()
+        mapped = two_generations.index_folder / generations_of(two_generations).names()[0] / "vectors.faiss"
+        assert str(mapped) in Path("/proc/self/maps").read_text()
     ingest.withdraw("H-3", Status.RETURNED)
     ingest.update("H-4", ItemUpdate(description="a scarf"))
     ingest.upsert([ImportedItem(reference="N-1", description="a new hat, 3 marks")])
