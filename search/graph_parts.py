@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 CUTS = (1 / 4, 1 / 2, 2 / 3)
-"""After which shares of the layers. Of the shipped reranker's twelve, after the third two pairs of five can leave,
-after the sixth three of four have left, after the eighth more than nine of ten."""
+"""After which shares of the layers. Of the shipped reranker's twelve, after the third a third of the pairs can leave,
+after the sixth seven of ten have left, after the eighth nine of ten."""
 
 
 def cut_apart(network: Any, openvino: Any) -> tuple[list[Any], list[float]]:
