@@ -65,7 +65,7 @@ def _fitted(graph: Graph, encoder: BiEncoder, threshold: Threshold, show: ShowPr
 
 
 def _reports(objects: Sequence[LostObject]) -> list[str]:
-    """Both of an object, the groups in random order; some between the halves are left out, which share no group so."""
+    """Both of each object, the groups in random order, without those in the middle: the halves share no group."""
     groups = sorted({entry.group for entry in objects})
     random.Random(0).shuffle(groups)  # noqa: S311  no secret
     reports = [text for entry in sorted(objects, key=lambda entry: groups.index(entry.group)) for text in entry.lost]

@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from search.training.corpus import CORPUS, Corpus, LostObject, Split, load_corpus
+from search.training.corpus import CORPUS, Corpus, LostObject, Split, by_group, load_corpus
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_no_two_objects_share_a_text(corpus: Corpus) -> None:
 
 def test_a_stray_report_belongs_to_the_split_of_its_group(corpus: Corpus) -> None:
     for split in Split:
-        groups = corpus.groups(split)
+        groups = by_group(corpus.objects[split])
         assert all(stray.group is None or stray.group in groups for stray in corpus.strays[split])
 
 

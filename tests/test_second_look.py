@@ -117,7 +117,7 @@ def test_a_coarse_graph_that_is_slower_than_its_float32_copy_does_not_serve(tmp_
     for layers in (1, 24):
         of_depth = Reranker(str(make_tiny_reranker(tmp_path / f"model-{layers}", seed=1, layers=layers)), "cpu")
         graphs[layers] = tmp_path / f"graph-{layers}", of_depth.fingerprint
-        save_graph(of_depth, variants(int8=True)[-1], [], graphs[layers][0])
+        save_graph(of_depth, variants(int8=False)[-1], [], graphs[layers][0])
 
     def objection_to(coarse: int, copy: int) -> str | None:
         """To a graph of so many layers, with a copy in float32 of so many others."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -91,13 +91,6 @@ class Corpus:
         """What pairs are built from: the objects and the stray reports of a split."""
         return self.objects[split], self.strays[split]
 
-    def groups(self, split: Split) -> dict[str, list[LostObject]]:
-        """The objects of a split by group."""
-        groups: dict[str, list[LostObject]] = defaultdict(list)
-        for entry in self.objects[split]:
-            groups[entry.group].append(entry)
-        return dict(groups)
-
     def training_groups(self, characters: str) -> "Corpus":
         """With only those groups to learn from whose names begin with one of these characters; "": with all.
 
@@ -150,6 +143,14 @@ def load_corpus(folder: Path = CORPUS) -> Corpus:
 
 
 Report = TypeVar("Report", StrayReport, VagueReport, SeveralReport)
+
+
+def by_group(objects: Iterable[LostObject]) -> dict[str, list[LostObject]]:
+    """The objects by the name of their group, in their order."""
+    groups: dict[str, list[LostObject]] = defaultdict(list)
+    for entry in objects:
+        groups[entry.group].append(entry)
+    return dict(groups)
 
 
 def _by_split(model: type[Report], path: Path) -> dict[Split, list[Report]]:

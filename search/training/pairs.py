@@ -1,7 +1,6 @@
 """From objects to (lost, found, label) pairs: matches, twins, hard negatives, stray reports, variants by rule."""
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,7 +11,7 @@ from search.encoder import BiEncoder
 from search.model_folder import BASE
 from search.text import item_text
 from search.training.augmentation import lot, marks, shorten
-from search.training.corpus import Corpus, LostObject, Split, StrayReport, VagueReport, load_corpus
+from search.training.corpus import Corpus, LostObject, Split, StrayReport, VagueReport, by_group, load_corpus
 from search.training.mining import Near, Neighbourhood
 from search.types import Vectors
 
@@ -126,9 +125,7 @@ def build_pairs(
     rng = random.Random(seed)  # noqa: S311  no secret
     descriptions = [(found, entry) for entry in objects for found in entry.found]
     reports = [(lost, entry) for entry in objects for lost in entry.lost]
-    group_of: dict[str, list[LostObject]] = defaultdict(list)
-    for entry in objects:
-        group_of[entry.group].append(entry)
+    group_of = by_group(objects)
     neighbourhood = Neighbourhood([*objects, *others], encoder)
     near_reports = [
         _not_too_near(neighbourhood, vector, entry, mix.hard_below)
@@ -154,7 +151,7 @@ def build_pairs(
                 for found in _sample(pool, mix.stray, rng)
             ]
     for report in vague:
-        group = group_of[report.group]
+        group = group_of.get(report.group, [])
         pairs += [
             Pair(report.report, rng.choice(entry.found), VAGUE_LABEL, Origin.VAGUE, report.group) for entry in group
         ]
@@ -254,13 +251,11 @@ def validation_contradictions() -> list[Pair]:
 
 def twin_pairs(objects: Sequence[LostObject]) -> list[Pair]:
     """Every report with every description of its group, the hardest of tests; about 20 % are matches."""
-    members = defaultdict(list)
-    for entry in objects:
-        members[entry.group].append(entry)
+    group_of = by_group(objects)
     return [
         Pair(lost, found, int(other == entry), Origin.MATCH if other == entry else Origin.TWIN, entry.group)
         for entry in objects
-        for other in members[entry.group]
+        for other in group_of[entry.group]
         for lost in entry.lost
         for found in other.found
     ]
